@@ -1,0 +1,1 @@
+//! The two CRDs as Rust types; condition types, reasons, label keys.

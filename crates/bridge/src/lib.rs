@@ -1,0 +1,1 @@
+//! Carries messages to an external processor and back.

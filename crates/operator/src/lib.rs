@@ -1,0 +1,1 @@
+//! Watches, applies, publishes: the only crate that writes to the apiserver.

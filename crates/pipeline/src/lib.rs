@@ -1,0 +1,1 @@
+//! The pipeline file: model, YAML in and out, validation with positions, step catalogue.

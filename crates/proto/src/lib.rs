@@ -1,0 +1,1 @@
+//! Committed generated gRPC code and descriptors.

@@ -1,0 +1,1 @@
+//! Runs a pipeline file: source → processors → consumers, with acknowledgement end to end.

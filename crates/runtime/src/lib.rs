@@ -1,0 +1,1 @@
+//! What every binary needs: logs, /livez /readyz /metrics, shutdown.

@@ -1,0 +1,1 @@
+//! Write a source, processor or consumer in Rust.

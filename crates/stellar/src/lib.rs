@@ -1,0 +1,1 @@
+//! Ledgers: archives on disk, XDR, and what can be read from them.

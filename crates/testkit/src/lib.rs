@@ -1,0 +1,1 @@
+//! Local Kubernetes and fixtures for tests and the demo; never shipped.

@@ -1,0 +1,1 @@
+//! Example processor: Stellar token transfer events from ledgers.
