@@ -1,0 +1,161 @@
+//! Condition types and reasons. A reason is also the reason of the Event and a metric label: one vocabulary for people
+//! and for dashboards, so nothing outside this file may spell one.
+
+use std::fmt;
+
+/// The conditions that both kinds carry from the first pass on, in the order in which they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// The spec is valid.
+    Accepted,
+    /// Every reference was found, is granted, and fits its place.
+    ResolvedRefs,
+    /// The workload runs.
+    Available,
+    /// The heartbeats say that it works.
+    Healthy,
+    /// A roll-out or a retry is going on.
+    Reconciling,
+    /// Nothing will change until a person changes something.
+    Stalled,
+    /// The summary; the last to flip.
+    Ready,
+}
+
+macro_rules! reasons {
+    ($(#[doc = $doc:literal] $name:ident,)*) => {
+        /// Why a condition has the status that it has.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $(#[doc = $doc] $name,)* }
+
+        impl Reason {
+            /// Every reason, for bounded metric labels and for documentation.
+            pub const ALL: &[Reason] = &[$(Reason::$name,)*];
+
+            /// The reason as it stands in conditions, events and metric labels.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name),)* }
+            }
+
+            /// What the reason means, for the reference documentation.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Reason::$name => $doc,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The spec is valid.
+    Accepted,
+    /// A field of the spec is wrong; the message names it and the repair.
+    Invalid,
+    /// The endpoint, protocol or TLS was set by hand beside a `processorRef`.
+    EndpointConflict,
+    /// `podTemplate` asks for what pod security or the operator does not allow.
+    PodTemplateRefused,
+    /// The pipeline file would not fit into a ConfigMap.
+    ConfigTooLarge,
+    /// Every reference resolves.
+    Resolved,
+    /// The processor does not exist, or does not grant this namespace: the two are never told apart.
+    ProcessorNotFoundOrNotGranted,
+    /// The role of the processor does not fit its place in the pipeline.
+    RoleMismatch,
+    /// The runtime cannot speak the protocol of the processor.
+    ProtocolMismatch,
+    /// Declared output and input event types do not meet.
+    ContractMismatch,
+    /// The Deployment has its minimum of ready pods.
+    MinimumReplicasAvailable,
+    /// The batch run is going on.
+    Running,
+    /// The batch run ended, and everything was acknowledged.
+    Complete,
+    /// The processor runs elsewhere.
+    External,
+    /// `spec.suspend` is set: nothing runs, as asked.
+    Suspended,
+    /// Pods are starting.
+    Progressing,
+    /// Pods did not become ready in time.
+    ProgressDeadlineExceeded,
+    /// The container ends again and again.
+    CrashLoopBackOff,
+    /// The image cannot be pulled.
+    ImagePullBackOff,
+    /// The container cannot be created.
+    CreateContainerConfigError,
+    /// No node takes the pod.
+    Unschedulable,
+    /// The container used more memory than its limit.
+    OOMKilled,
+    /// A streaming workload ended with exit code 0.
+    ExitedWithoutError,
+    /// The apiserver refuses the pods.
+    PodsForbidden,
+    /// A resource quota leaves no room for the pods.
+    QuotaExceeded,
+    /// The batch run failed.
+    Failed,
+    /// An object that is not ours has the name of a child.
+    NameConflict,
+    /// The apiserver refused a child.
+    ApplyFailed,
+    /// Heartbeats are fresh.
+    HeartbeatFresh,
+    /// No control plane is read for this object.
+    NotConfigured,
+    /// A write is tried again.
+    ApplyRetrying,
+    /// Nothing is going on.
+    Idle,
+    /// Nothing waits for a person.
+    NotStalled,
+    /// Everything above is well.
+    Ready,
+    /// The condition cannot be told because an earlier one is bad.
+    Blocked,
+}
+
+// === impl ConditionType ===
+
+impl ConditionType {
+    /// Every condition, in the order in which they are read: the first bad one is the cause.
+    pub const ALL: [ConditionType; 7] = [
+        ConditionType::Accepted,
+        ConditionType::ResolvedRefs,
+        ConditionType::Available,
+        ConditionType::Healthy,
+        ConditionType::Reconciling,
+        ConditionType::Stalled,
+        ConditionType::Ready,
+    ];
+
+    /// The type as it stands in the status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ConditionType::Accepted => "Accepted",
+            ConditionType::ResolvedRefs => "ResolvedRefs",
+            ConditionType::Available => "Available",
+            ConditionType::Healthy => "Healthy",
+            ConditionType::Reconciling => "Reconciling",
+            ConditionType::Stalled => "Stalled",
+            ConditionType::Ready => "Ready",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Reason ===
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
