@@ -1,0 +1,93 @@
+//! TLS towards an external step: which files, and what is in them. Files are re-read while the
+//! step runs, because Kubernetes replaces mounted certificates under a running process.
+
+use std::path::{Path, PathBuf};
+
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+/// Files and names for TLS towards one endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Authorities that are trusted, PEM. The system's own when left out.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain, PEM; together with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// Client private key, PEM; together with `cert_file`.
+    pub key_file: Option<PathBuf>,
+    /// Name that the server's certificate must carry, when it is not the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// Why TLS files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read the TLS file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A certificate without its key, or the other way round.
+    #[error("tls.cert_file and tls.key_file belong together; set both or none")]
+    HalfIdentity,
+    /// A file is readable but not what it should be.
+    #[error("the TLS files for {endpoint} cannot be used: {reason}")]
+    Unusable {
+        /// The endpoint they are for.
+        endpoint: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+}
+
+/// The content of the files at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Material {
+    ca: Option<Vec<u8>>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+    server_name: Option<String>,
+}
+
+// === impl TlsFiles ===
+
+impl TlsFiles {
+    /// Reads the files. Small files, read rarely: blocking is harmless here.
+    pub(crate) fn load(&self) -> Result<Material, TlsError> {
+        let identity = match (&self.cert_file, &self.key_file) {
+            (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => return Err(TlsError::HalfIdentity),
+        };
+        Ok(Material {
+            ca: self.ca_file.as_deref().map(read).transpose()?,
+            identity,
+            server_name: self.server_name.clone(),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+// === impl Material ===
+
+impl Material {
+    pub(crate) fn client_config(&self, host: &str) -> ClientTlsConfig {
+        let name = self.server_name.as_deref().unwrap_or(host);
+        let mut config = ClientTlsConfig::new().domain_name(name);
+        config = match &self.ca {
+            Some(pem) => config.ca_certificate(Certificate::from_pem(pem)),
+            None => config.with_native_roots(),
+        };
+        if let Some((cert, key)) = &self.identity {
+            config = config.identity(Identity::from_pem(cert, key));
+        }
+        config
+    }
+}
