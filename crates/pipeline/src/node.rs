@@ -1,6 +1,8 @@
 //! A YAML document as a tree in which every value knows where it stands. It keeps what a map would swallow (repeated keys,
 //! keys that are not text), so that the reader can report all faults; it knows nothing of pipelines.
 
+use std::ops::Range;
+
 use serde_json::Number;
 
 use crate::model::Position;
@@ -10,6 +12,8 @@ use crate::model::Position;
 pub(crate) struct Node {
     pub(crate) content: Content,
     pub(crate) position: Position,
+    /// The bytes of a scalar in the text, quotes included; for an alias those of its anchor.
+    pub(crate) written: Option<Range<usize>>,
 }
 
 #[derive(Clone, Debug)]

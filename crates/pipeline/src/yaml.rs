@@ -5,20 +5,31 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use serde_json::{Number, Value};
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{AliasLimits, DuplicateKeyPolicy, Options};
-use serde_saphyr::{Error, Location, MessageFormatter, Spanned, UserMessageFormatter};
+use serde_saphyr::{
+    DoubleQuoted, Error, Location, MessageFormatter, Spanned, UserMessageFormatter,
+};
 
 use crate::diagnostic::Diagnostic;
 use crate::limits::{MAX_ALIASES, MAX_BYTES, MAX_DEPTH, MAX_NODES};
 use crate::model::Position;
 use crate::node::{Content, Node};
 
+/// The spellings of truth and nothing that Go's yaml.v3 knows.
+const GO_WORDS: [&str; 9] = [
+    "true", "True", "TRUE", "false", "False", "FALSE", "null", "Null", "NULL",
+];
+
 /// A node's content while it is being read: serde-saphyr hands out positions around values, not inside them.
 struct Raw(Content);
 
 struct RawVisitor;
+
+/// A value on its way out.
+struct Written<'a>(&'a Value);
 
 /// Reads one YAML document.
 pub(crate) fn parse(text: &str) -> Result<Node, Diagnostic> {
@@ -29,8 +40,53 @@ pub(crate) fn parse(text: &str) -> Result<Node, Diagnostic> {
         );
         return Err(Diagnostic::new(None, "", problem));
     }
-    serde_saphyr::from_str_with_options(text, options())
-        .map_err(|error| explain(error.without_snippet()))
+    let read = serde_saphyr::from_str_with_options(text, options());
+    let read = read.map_err(|error| explain(error.without_snippet()))?;
+    Ok(settle(read, text))
+}
+
+/// Reads the few plain scalars as Go does that serde-saphyr reads otherwise: words such as `tRue` and `nUll` are texts, and
+/// `_` may stand anywhere in a number (`1_`, `1_000.5`).
+fn settle(node: Node, text: &str) -> Node {
+    let written = node
+        .written
+        .clone()
+        .and_then(|range| text.get(range))
+        .unwrap_or_default();
+    let is_word = |word: &str| written.eq_ignore_ascii_case(word) && !GO_WORDS.contains(&written);
+    let content = match node.content {
+        Content::Null if is_word("null") => Content::Text(written.to_owned()),
+        Content::Flag(_) if is_word("true") || is_word("false") => {
+            Content::Text(written.to_owned())
+        }
+        Content::Text(plain) if plain == written => {
+            number_with_underscores(&plain).unwrap_or(Content::Text(plain))
+        }
+        Content::List(items) => {
+            Content::List(items.into_iter().map(|item| settle(item, text)).collect())
+        }
+        Content::Map(entries) => {
+            let entries = entries.into_iter();
+            Content::Map(
+                entries
+                    .map(|(key, value)| (settle(key, text), settle(value, text)))
+                    .collect(),
+            )
+        }
+        other => other,
+    };
+    Node { content, ..node }
+}
+
+fn number_with_underscores(plain: &str) -> Option<Content> {
+    if !plain.contains('_')
+        || !plain.starts_with(|first: char| first.is_ascii_digit() || first == '+' || first == '-')
+    {
+        return None;
+    }
+    let Raw(content) =
+        serde_saphyr::from_str_with_options(&plain.replace('_', ""), options()).ok()?;
+    matches!(content, Content::Number(_)).then_some(content)
 }
 
 /// Writes one YAML document, in block style, ending in a line break.
@@ -40,7 +96,16 @@ pub(crate) fn emit(value: &Value) -> String {
         prefer_block_scalars: true,
     };
     // Writing JSON values into a String has no way to fail; should one appear, JSON is YAML too.
-    serde_saphyr::to_string_with_options(value, options).unwrap_or_else(|_| value.to_string())
+    serde_saphyr::to_string_with_options(&Written(value), options)
+        .unwrap_or_else(|_| value.to_string())
+}
+
+/// Whether a text may stand as a block literal (`|`). Go's yaml.v3 takes a tab at the beginning of the first line that is
+/// not empty for broken indentation, so only texts whose first line begins with ink are written that way.
+fn may_be_block(text: &str) -> bool {
+    text.chars()
+        .next()
+        .is_some_and(|first| !first.is_whitespace())
 }
 
 fn options() -> Options {
@@ -117,8 +182,14 @@ fn position(location: Location) -> Option<Position> {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Raw>::deserialize(deserializer)?;
+        let span = spanned.defined.span();
+        let written = span.byte_offset().zip(span.byte_len());
+        let written = written.and_then(|(start, len)| {
+            Some(usize::try_from(start).ok()?..usize::try_from(start + len).ok()?)
+        });
         Ok(Self {
             content: spanned.value.0,
+            written,
             position: position(spanned.referenced).unwrap_or(Position { line: 1, column: 1 }),
         })
     }
@@ -187,5 +258,22 @@ impl<'de> Visitor<'de> for RawVisitor {
             entries.push(entry);
         }
         Ok(Raw(Content::Map(entries)))
+    }
+}
+
+// === impl Written ===
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::String(text) if text.contains('\n') && !may_be_block(text) => {
+                DoubleQuoted(text).serialize(serializer)
+            }
+            Value::Array(items) => serializer.collect_seq(items.iter().map(Written)),
+            Value::Object(map) => {
+                serializer.collect_map(map.iter().map(|(key, value)| (key, Written(value))))
+            }
+            other => other.serialize(serializer),
+        }
     }
 }
