@@ -131,6 +131,16 @@ pub const TYPES: &[StepType] = &[
                 Expects::Count(0, u32::MAX as u64),
                 "the last ledger, included; default: none, also written 0",
             ),
+            optional(
+                "poll_interval",
+                Expects::Duration,
+                "how often to look for new files without an end_ledger; default 5s",
+            ),
+            optional(
+                "gap_timeout",
+                Expects::Duration,
+                "how long a ledger may be missing while later ones are there; default 30s",
+            ),
             ignored("buffer_size"),
             ignored("num_workers"),
             ignored("retry_limit"),
