@@ -40,6 +40,14 @@ pub struct LedgerFile {
     pub end: u32,
 }
 
+/// Consecutive ledgers in one file. A file has several when ledgers are missing inside of it.
+#[derive(Clone, Debug)]
+struct Run {
+    start: u32,
+    end: u32,
+    file: Arc<LedgerFile>,
+}
+
 /// One closed ledger.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -56,7 +64,7 @@ pub struct Ledger {
 pub struct Archive {
     dir: Arc<Path>,
     /// Sorted by first ledger, then last, then name.
-    files: Arc<[Arc<LedgerFile>]>,
+    runs: Arc<[Run]>,
 }
 
 /// The ledgers of a range in order, each once. Ends after the first error.
@@ -65,7 +73,7 @@ pub struct Ledgers {
     range: LedgerRange,
     /// The ledger to give next; `None` when done.
     next: Option<u32>,
-    open: Option<(Arc<LedgerFile>, FileReader)>,
+    open: Option<(Run, FileReader)>,
 }
 
 // === impl Archive ===
@@ -80,28 +88,38 @@ impl Archive {
     /// Fails when the folder cannot be listed, when a file's name contradicts itself, and when a
     /// file whose name does not tell its range cannot be read.
     pub fn open(dir: &Path) -> Result<Self, ArchiveError> {
-        let mut files = Vec::new();
-        list(dir, dir, MAX_FOLDERS, &mut files)?;
-        files.sort_by(|a, b| (a.start, a.end, &a.name).cmp(&(b.start, b.end, &b.name)));
+        let mut runs = Vec::new();
+        list(dir, dir, MAX_FOLDERS, &mut runs)?;
+        runs.sort_by(|a, b| (a.start, a.end, &a.file.name).cmp(&(b.start, b.end, &b.file.name)));
         Ok(Self {
             dir: dir.into(),
-            files: files.into_iter().map(Arc::new).collect(),
+            runs: runs.into(),
         })
-    }
-
-    /// The archive's files, sorted by their first ledger.
-    #[must_use]
-    pub fn files(&self) -> &[Arc<LedgerFile>] {
-        &self.files
     }
 
     /// First and last ledger of the archive, with whatever gaps between them; `None` when it is
     /// empty.
     #[must_use]
     pub fn span(&self) -> Option<(u32, u32)> {
-        let start = self.files.first()?.start;
-        let end = self.files.iter().map(|file| file.end).max()?;
+        let start = self.runs.first()?.start;
+        let end = self.runs.iter().map(|run| run.end).max()?;
         Some((start, end))
+    }
+
+    /// The ranges of ledgers that the archive has without a gap, in order.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<LedgerRange> {
+        let mut merged: Vec<(u32, u32)> = Vec::new();
+        for run in self.runs.iter() {
+            match merged.last_mut() {
+                Some((_, end)) if run.start <= end.saturating_add(1) => *end = run.end.max(*end),
+                _ => merged.push((run.start, run.end)),
+            }
+        }
+        let ranges = merged
+            .into_iter()
+            .map(|(start, end)| LedgerRange { start, end: Some(end) });
+        ranges.collect()
     }
 
     /// The ledgers of a range, decoded as they are asked for. A range without an end stops after
@@ -116,21 +134,21 @@ impl Archive {
         }
     }
 
-    /// The file to read a ledger from. When files overlap, the one that reaches furthest.
-    fn file_with(&self, ledger: u32) -> Option<&Arc<LedgerFile>> {
-        let until = self.files.partition_point(|file| file.start <= ledger);
-        self.files
+    /// Where to read a ledger from. When files overlap, the one that reaches furthest.
+    fn run_with(&self, ledger: u32) -> Option<&Run> {
+        let until = self.runs.partition_point(|run| run.start <= ledger);
+        self.runs
             .get(..until)?
             .iter()
-            .filter(|file| file.end >= ledger)
-            .max_by_key(|file| file.end)
+            .filter(|run| run.end >= ledger)
+            .max_by_key(|run| run.end)
     }
 
     fn missing(&self, first: u32, end: Option<u32>) -> ArchiveError {
-        let before = self.files.iter().filter(|file| file.end < first);
-        let before = before.max_by_key(|file| file.end);
-        let after = self.files.iter().find(|file| file.start > first);
-        let last = match (after.map(|file| file.start - 1), end) {
+        let before = self.runs.iter().filter(|run| run.end < first);
+        let before = before.max_by_key(|run| run.end);
+        let after = self.runs.iter().find(|run| run.start > first);
+        let last = match (after.map(|run| run.start - 1), end) {
             (Some(gap), Some(end)) => Some(gap.min(end)),
             (gap, end) => gap.or(end),
         };
@@ -138,19 +156,14 @@ impl Archive {
             dir: self.dir.to_path_buf(),
             first,
             count: last.map(|last| last - first + 1),
-            before: before.map(|file| file.name.clone()),
-            after: after.map(|file| file.name.clone()),
+            before: before.map(|run| run.file.name.clone()),
+            after: after.map(|run| run.file.name.clone()),
         }
     }
 }
 
-/// Adds the ledger files in `dir` to `files`.
-fn list(
-    root: &Path,
-    dir: &Path,
-    depth: u32,
-    files: &mut Vec<LedgerFile>,
-) -> Result<(), ArchiveError> {
+/// Adds what the ledger files in `dir` hold to `runs`.
+fn list(root: &Path, dir: &Path, depth: u32, runs: &mut Vec<Run>) -> Result<(), ArchiveError> {
     let io = |path: &Path, source| ArchiveError::Io {
         path: path.to_owned(),
         source,
@@ -165,7 +178,7 @@ fn list(
         let metadata = std::fs::metadata(&path).map_err(|error| io(&path, error))?;
         if metadata.is_dir() {
             if depth > 0 {
-                list(root, &path, depth - 1, files)?;
+                list(root, &path, depth - 1, runs)?;
             }
             continue;
         }
@@ -173,43 +186,50 @@ fn list(
             path: path.clone(),
             problem,
         })?;
-        let (start, end) = match told {
+        let held = match told {
             FileName::Other => continue,
-            FileName::Range { start, end } => (start, end),
-            FileName::Untold => content_range(&path)?,
+            FileName::Range { start, end } => vec![(start, end)],
+            FileName::Untold => runs_of(&path)?,
         };
-        files.push(LedgerFile {
-            name: path
-                .strip_prefix(root)
-                .unwrap_or(&path)
-                .to_string_lossy()
-                .into_owned(),
-            path,
+        let (Some((start, _)), Some((_, end))) = (held.first(), held.last()) else {
+            continue;
+        };
+        let relative = path.strip_prefix(root).unwrap_or(&path);
+        let file = Arc::new(LedgerFile {
+            name: relative.to_string_lossy().into_owned(),
             size: metadata.len(),
+            start: *start,
+            end: *end,
+            path,
+        });
+        runs.extend(held.into_iter().map(|(start, end)| Run {
             start,
             end,
-        });
+            file: Arc::clone(&file),
+        }));
     }
     Ok(())
 }
 
-/// First and last ledger of a file, found by reading it.
-fn content_range(path: &Path) -> Result<(u32, u32), ArchiveError> {
+/// What a file holds, found by reading it: first and last of each run of consecutive ledgers.
+fn runs_of(path: &Path) -> Result<Vec<(u32, u32)>, ArchiveError> {
     let mut reader = FileReader::open(path)?;
-    let mut range: Option<(u32, u32)> = None;
+    let mut runs: Vec<(u32, u32)> = Vec::new();
     while let Some(meta) = reader.next()? {
         let found = crate::sequence(&meta);
-        range = match range {
-            None => Some((found, found)),
-            Some((start, end)) if end.checked_add(1) == Some(found) => Some((start, found)),
-            Some((_, end)) => {
-                return Err(reader.problem_here(format!(
-                    "ledger {found} follows ledger {end} in the same file; ledgers must be consecutive"
-                )));
+        match runs.last_mut() {
+            Some((_, end)) if found <= *end => {
+                let problem = format!("ledger {found} comes after ledger {end}; write the file again, in order");
+                return Err(reader.problem_here(problem));
             }
-        };
+            Some((_, end)) if found == *end + 1 => *end = found,
+            _ => runs.push((found, found)),
+        }
     }
-    range.ok_or_else(|| reader.problem_here("the file has no ledgers; write it again or remove it"))
+    if runs.is_empty() {
+        return Err(reader.problem_here("the file has no ledgers; write it again or remove it"));
+    }
+    Ok(runs)
 }
 
 // === impl Ledgers ===
@@ -218,19 +238,30 @@ impl Ledgers {
     fn read(&mut self, wanted: u32) -> Result<Option<Ledger>, ArchiveError> {
         self.check_range()?;
         loop {
-            let Some((file, reader)) = &mut self.open else {
-                let Some(file) = self.archive.file_with(wanted) else {
+            let Some((run, reader)) = &mut self.open else {
+                let Some(run) = self.archive.run_with(wanted) else {
                     return self.none_left(wanted);
                 };
-                self.open = Some((Arc::clone(file), FileReader::open(&file.path)?));
+                self.open = Some((run.clone(), FileReader::open(&run.file.path)?));
                 continue;
             };
-            if wanted > file.end {
-                // Reading on to the end shows damage behind the last ledger.
-                if let Some(meta) = reader.next()? {
-                    let found = crate::sequence(&meta);
+            let file = &run.file;
+            if wanted > run.end {
+                if run.end < file.end
+                    && let Some(next) = self.archive.run_with(wanted)
+                    && Arc::ptr_eq(&next.file, file)
+                {
+                    *run = next.clone();
+                    continue;
+                }
+                // Reading on behind the last ledger shows damage there.
+                if run.end == file.end
+                    && let Some(meta) = reader.next()?
+                {
                     return Err(reader.problem_here(format!(
-                        "ledger {found} is behind the last one that the file should hold, {}",
+                        "the header says ledger {}, but the file should hold {} to {}; rename or rewrite it",
+                        crate::sequence(&meta),
+                        file.start,
                         file.end
                     )));
                 }

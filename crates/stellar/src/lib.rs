@@ -7,6 +7,7 @@ mod error;
 pub mod json;
 mod name;
 mod reader;
+pub mod sample;
 
 pub use archive::{Archive, Ledger, LedgerFile, LedgerRange, Ledgers};
 pub use error::ArchiveError;

@@ -100,10 +100,7 @@ impl fmt::Display for NameProblem {
                 "its name begins with {found:08X}, but for its first ledger that is {wanted:08X} (0xFFFFFFFF minus the ledger)"
             ),
             Self::Backwards { start, end } => {
-                write!(
-                    f,
-                    "its name says ledgers {start} to {end}, which runs backwards"
-                )
+                write!(f, "its name says ledgers {start} to {end}, which runs backwards")
             }
         }
     }
@@ -122,14 +119,8 @@ mod tests {
         };
         assert_eq!(parse("FCD285FF--53312000.xdr.zstd"), one);
         assert_eq!(parse("FCD285FF--53312000.xdr.zst"), one);
-        assert_eq!(
-            parse("FFFFFFEF--16-31.xdr.zst"),
-            FileName::Range { start: 16, end: 31 }
-        );
-        assert_eq!(
-            parse("load-test-ledgers-v23-standalone.xdr.zstd"),
-            FileName::Untold
-        );
+        assert_eq!(parse("FFFFFFEF--16-31.xdr.zst"), FileName::Range { start: 16, end: 31 });
+        assert_eq!(parse("load-test-ledgers-v23-standalone.xdr.zstd"), FileName::Untold);
         assert_eq!(parse("notes--and-more.xdr.zst"), FileName::Untold);
         assert_eq!(parse("README.md"), FileName::Other);
         assert_eq!(parse(".config.json"), FileName::Other);
@@ -152,18 +143,9 @@ mod tests {
 
     #[test]
     fn written_names_read_back() {
-        for (start, end) in [
-            (1, 1),
-            (16, 31),
-            (53_312_000, 53_312_063),
-            (u32::MAX, u32::MAX),
-        ] {
+        for (start, end) in [(1, 1), (16, 31), (53_312_000, 53_312_063), (u32::MAX, u32::MAX)] {
             let name = FileName::write(start, end);
-            assert_eq!(
-                FileName::parse(&name),
-                Ok(FileName::Range { start, end }),
-                "{name}"
-            );
+            assert_eq!(FileName::parse(&name), Ok(FileName::Range { start, end }), "{name}");
         }
     }
 }

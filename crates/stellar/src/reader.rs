@@ -126,12 +126,10 @@ impl FileReader {
                 self.content.rewind(bytes());
                 Ok(Layout::Framed)
             }
-            [start, end, count] if (1..=end).contains(&start) && count == end - start + 1 => {
-                Ok(Layout::Batch {
-                    left: count,
-                    next: start,
-                })
-            }
+            [start, end, count] if (1..=end).contains(&start) && count == end - start + 1 => Ok(Layout::Batch {
+                left: count,
+                next: start,
+            }),
             [0..=2, _, _] => {
                 self.content.rewind(bytes());
                 Ok(Layout::Bare)
