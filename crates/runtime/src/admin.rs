@@ -2,7 +2,7 @@
 //! cannot hang, and it must stay up through a drain, so it ends with its handle and not with the shutdown request.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::Router;
 use axum::extract::State;
@@ -45,19 +45,37 @@ pub struct BindError {
 }
 
 /// Listens on `address`; `purpose` tells in an error what the address was wanted for, and so which setting to change.
+/// `[::]` takes IPv4 too; on a machine without IPv6 it means `0.0.0.0`.
 ///
 /// # Errors
 ///
 /// When the address is taken, is not one of this machine's, or its port needs a privilege.
 pub async fn bind(address: SocketAddr, purpose: &str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| BindError {
-            address,
-            purpose: purpose.to_owned(),
-            source,
-        })
+    let failed = |source| BindError {
+        address,
+        purpose: purpose.to_owned(),
+        source,
+    };
+    match TcpListener::bind(address).await {
+        Err(error) if lacks_ipv6(&error) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+                .await
+                .map_err(failed)
+        }
+        bound => bound.map_err(failed),
+    }
 }
+
+/// A kernel without IPv6 has no such family of addresses; one that has it switched off has no such address.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable
+    ) || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+/// Linux, "address family not supported by protocol"; the standard library has no kind for it.
+const EAFNOSUPPORT: i32 = 97;
 
 // === impl AdminServer ===
 
@@ -67,11 +85,7 @@ impl AdminServer {
     /// # Errors
     ///
     /// [`BindError`], as [`bind`].
-    pub async fn bind(
-        address: SocketAddr,
-        readiness: &Readiness,
-        metrics: &Metrics,
-    ) -> Result<Self, BindError> {
+    pub async fn bind(address: SocketAddr, readiness: &Readiness, metrics: &Metrics) -> Result<Self, BindError> {
         const PURPOSE: &str = "health and metrics";
         let listener = bind(address, PURPOSE).await?;
         let bound = listener.local_addr();

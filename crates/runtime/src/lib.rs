@@ -30,5 +30,5 @@ mod shutdown;
 pub use admin::{AdminHandle, AdminServer, BindError, bind};
 pub use logs::{LogArgs, LogError, LogFormat, Logs};
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
-pub use readiness::{Check, NotReady, Readiness};
+pub use readiness::{Changes, Check, NotReady, Readiness};
 pub use shutdown::{Shutdown, ShutdownError};

@@ -48,9 +48,7 @@ pub enum LogError {
     #[error("unknown log level {0:?}: use error, warn, info, debug, trace or off")]
     Level(String),
     /// `RUST_LOG` is no filter.
-    #[error(
-        "cannot read the log filter in RUST_LOG: {0}; an example is info,flowctl_operator=debug"
-    )]
+    #[error("cannot read the log filter in RUST_LOG: {0}; an example is info,flowctl_operator=debug")]
     Filter(#[source] tracing_subscriber::filter::FromEnvError),
     /// The process already has a log subscriber.
     #[error("cannot switch on logs: they are already on in this process")]
@@ -117,9 +115,7 @@ impl Logs {
     /// When the level or `RUST_LOG` cannot be read, or logs are already on.
     pub fn init(self) -> Result<(), LogError> {
         let filter = match std::env::var_os("RUST_LOG") {
-            Some(value) if !value.is_empty() => {
-                EnvFilter::try_from_default_env().map_err(LogError::Filter)?
-            }
+            Some(value) if !value.is_empty() => EnvFilter::try_from_default_env().map_err(LogError::Filter)?,
             _ => EnvFilter::new(directives(&self.level)?),
         };
         let lines = tracing_subscriber::fmt()
@@ -155,28 +151,19 @@ mod tests {
     // A typo in a manifest must not silently switch logs off.
     #[test]
     fn unknown_names_are_refused() {
-        assert!(matches!(
-            "yaml".parse::<LogFormat>(),
-            Err(LogError::Format(_))
-        ));
+        assert!(matches!("yaml".parse::<LogFormat>(), Err(LogError::Format(_))));
         assert!(matches!(directives("verbose"), Err(LogError::Level(_))));
     }
 
     #[test]
     fn levels_and_formats_are_read_in_any_case() {
-        assert_eq!(
-            "JSON".parse::<LogFormat>().expect("a format"),
-            LogFormat::Json
-        );
+        assert_eq!("JSON".parse::<LogFormat>().expect("a format"), LogFormat::Json);
         assert_eq!(directives("WARN").expect("a level"), "warn");
     }
 
     #[test]
     fn debug_keeps_the_transport_quiet() {
         let filter = directives("debug").expect("a level");
-        assert!(
-            filter.starts_with("debug,") && filter.contains("h2=info"),
-            "{filter}"
-        );
+        assert!(filter.starts_with("debug,") && filter.contains("h2=info"), "{filter}");
     }
 }

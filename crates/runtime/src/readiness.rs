@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
 
 /// The registry of checks, shared by clones. Without any check it is ready.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    checks: Arc<Mutex<Checks>>,
+    checks: watch::Sender<Checks>,
 }
 
 /// By name: why it is not ready, or `None` when it is.
@@ -18,8 +19,12 @@ type Checks = BTreeMap<String, Option<String>>;
 #[derive(Debug, Clone)]
 pub struct Check {
     name: String,
-    checks: Arc<Mutex<Checks>>,
+    checks: watch::Sender<Checks>,
 }
+
+/// Tells that some check changed; see [`Readiness::changes`].
+#[derive(Debug)]
+pub struct Changes(watch::Receiver<Checks>);
 
 /// What is not ready and why, by name; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +43,7 @@ impl Readiness {
     pub fn check(&self, name: impl Into<String>, why: impl Into<String>) -> Check {
         let check = Check {
             name: name.into(),
-            checks: Arc::clone(&self.checks),
+            checks: self.checks.clone(),
         };
         check.not_ready(why);
         check
@@ -50,7 +55,9 @@ impl Readiness {
     ///
     /// [`NotReady`] with every check that is not.
     pub fn state(&self) -> Result<(), NotReady> {
-        let waiting: BTreeMap<String, String> = lock(&self.checks)
+        let waiting: BTreeMap<String, String> = self
+            .checks
+            .borrow()
             .iter()
             .filter_map(|(name, why)| Some((name.clone(), why.clone()?)))
             .collect();
@@ -64,7 +71,25 @@ impl Readiness {
     /// Whether every check is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        lock(&self.checks).values().all(Option::is_none)
+        self.checks.borrow().values().all(Option::is_none)
+    }
+
+    /// For code that passes the state on: tells of every change from now on.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes(self.checks.subscribe())
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    /// Returns when a check changed since the last call (or since [`Readiness::changes`]); changes in between count
+    /// as one. Never returns once the registry and all its checks are gone.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 
@@ -83,11 +108,16 @@ impl Check {
 
     /// Takes the check out of the registry, for a part that is gone on purpose.
     pub fn remove(self) {
-        lock(&self.checks).remove(&self.name);
+        self.checks.send_modify(|checks| {
+            checks.remove(&self.name);
+        });
     }
 
     fn set(&self, why: Option<String>) {
-        lock(&self.checks).insert(self.name.clone(), why);
+        self.checks.send_if_modified(|checks| {
+            let before = checks.insert(self.name.clone(), why.clone());
+            before != Some(why)
+        });
     }
 }
 
@@ -96,15 +126,8 @@ impl Check {
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("not ready\n")?;
-        self.0
-            .iter()
-            .try_for_each(|(name, why)| writeln!(f, "{name}: {why}"))
+        self.0.iter().try_for_each(|(name, why)| writeln!(f, "{name}: {why}"))
     }
-}
-
-/// A map of strings is sound whatever a panicking holder did to it.
-fn lock(checks: &Mutex<Checks>) -> MutexGuard<'_, Checks> {
-    checks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -130,5 +153,18 @@ mod tests {
         assert!(!readiness.is_ready());
         first.remove();
         assert!(readiness.is_ready());
+    }
+
+    // Who passes the state on must hear of a change, and not of a repetition.
+    #[tokio::test]
+    async fn a_change_is_told_once() {
+        let readiness = Readiness::new();
+        let check = readiness.check("part", "starting");
+        let mut changes = readiness.changes();
+        check.ready();
+        changes.changed().await;
+        assert!(readiness.is_ready());
+        check.ready();
+        assert!(!changes.0.has_changed().expect("the registry lives"));
     }
 }

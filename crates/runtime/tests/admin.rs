@@ -16,9 +16,7 @@ struct Answer {
 }
 
 async fn get(address: SocketAddr, path: &str) -> Answer {
-    let stream = tokio::net::TcpStream::connect(address)
-        .await
-        .expect("connect");
+    let stream = tokio::net::TcpStream::connect(address).await.expect("connect");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .expect("handshake");
@@ -33,12 +31,7 @@ async fn get(address: SocketAddr, path: &str) -> Answer {
         .to_str()
         .expect("text")
         .to_owned();
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .expect("body")
-        .to_bytes();
+    let body = response.into_body().collect().await.expect("body").to_bytes();
     driver.abort();
     Answer {
         status,
@@ -49,9 +42,7 @@ async fn get(address: SocketAddr, path: &str) -> Answer {
 
 async fn bind(readiness: &Readiness, metrics: &Metrics) -> AdminServer {
     let any = "127.0.0.1:0".parse().expect("an address");
-    AdminServer::bind(any, readiness, metrics)
-        .await
-        .expect("a free port")
+    AdminServer::bind(any, readiness, metrics).await.expect("a free port")
 }
 
 // A probe must see "not ready", and an operator of the program why, until every part has started.
@@ -68,16 +59,10 @@ async fn readyz_names_what_is_not_ready() {
         "{}",
         waiting.body
     );
-    assert_eq!(
-        get(admin.local_addr(), "/livez").await.status,
-        StatusCode::OK
-    );
+    assert_eq!(get(admin.local_addr(), "/livez").await.status, StatusCode::OK);
 
     check.ready();
-    assert_eq!(
-        get(admin.local_addr(), "/readyz").await.status,
-        StatusCode::OK
-    );
+    assert_eq!(get(admin.local_addr(), "/readyz").await.status, StatusCode::OK);
 }
 
 // Prometheus refuses a scrape whose type or text it does not know.
@@ -111,8 +96,6 @@ async fn a_taken_address_is_named() {
     let (readiness, metrics) = (Readiness::new(), Metrics::new("test", "0"));
     let first = bind(&readiness, &metrics).await;
     let taken = first.local_addr();
-    let error = AdminServer::bind(taken, &readiness, &metrics)
-        .await
-        .expect_err("taken");
+    let error = AdminServer::bind(taken, &readiness, &metrics).await.expect_err("taken");
     assert!(error.to_string().contains(&taken.to_string()), "{error}");
 }
