@@ -1,0 +1,123 @@
+//! The apiserver's audit log: who wrote what. Tests count the writes of a user here, because a log of our own would
+//! only tell what we believe we sent.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// One request that the apiserver answered.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: String,
+    /// Path and query.
+    #[serde(rename = "requestURI")]
+    pub uri: String,
+    /// Who asked.
+    pub user: User,
+    /// Whom the user acted for, with impersonation.
+    pub impersonated_user: Option<User>,
+    /// The client's own name.
+    #[serde(default)]
+    pub user_agent: String,
+    /// What it was about; none for paths that are no resource.
+    pub object_ref: Option<ObjectRef>,
+    /// The answer.
+    pub response_status: Option<ResponseStatus>,
+}
+
+/// A user of the apiserver.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct User {
+    /// The user name.
+    #[serde(default)]
+    pub username: String,
+}
+
+/// What a request was about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectRef {
+    /// The plural: `pods`.
+    pub resource: String,
+    /// The namespace, or empty.
+    pub namespace: String,
+    /// The object's name, or empty.
+    pub name: String,
+    /// The API group, or empty for the core group.
+    pub api_group: String,
+    /// `status`, `scale`, …, or empty.
+    pub subresource: String,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ResponseStatus {
+    /// The HTTP status.
+    #[serde(default)]
+    pub code: u16,
+}
+
+// === impl Event ===
+
+impl Event {
+    /// Whether the request may change something.
+    pub fn is_write(&self) -> bool {
+        matches!(
+            self.verb.as_str(),
+            "create" | "update" | "patch" | "delete" | "deletecollection"
+        )
+    }
+
+    /// Whose rights counted: the impersonated user, if there is one.
+    pub fn effective_user(&self) -> &str {
+        &self.impersonated_user.as_ref().unwrap_or(&self.user).username
+    }
+}
+
+/// Reads the log. A line that is being written is left out.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read(path: &Path) -> Result<Vec<Event>> {
+    let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect())
+}
+
+/// The requests of a user that may have changed something.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn writes_by(path: &Path, user: &str) -> Result<Vec<Event>> {
+    let events = read(path)?.into_iter();
+    Ok(events
+        .filter(|event| event.is_write() && event.effective_user() == user)
+        .collect())
+}
+
+/// What is logged: who did what, once per request, when it was answered. Reads of the cluster's own parts are left
+/// out: they are most of the traffic, and nobody asks.
+pub(crate) fn policy() -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted", "Panic"],
+        "rules": [
+            {"level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version", "/openapi/*"]},
+            {"level": "None", "verbs": ["get", "list", "watch"], "userGroups": ["system:nodes"]},
+            {"level": "None", "verbs": ["get", "list", "watch"],
+             "users": ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler",
+                       "system:kube-proxy"]},
+            {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}],
+             "users": ["system:apiserver"]},
+            {"level": "Metadata"},
+        ],
+    })
+}

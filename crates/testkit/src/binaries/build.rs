@@ -1,0 +1,120 @@
+//! Building with Go: one program at a time (they share packages, so the first one costs most), progress for each.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use tokio::process::Command;
+
+use super::{Program, Recipe, cache_directory, forecast_seconds, missing, project_root};
+use crate::{Error, Result, command};
+
+/// How often a waiting builder says that it waits.
+const REMIND: Duration = Duration::from_secs(15);
+
+/// Builds these programs into the cache.
+pub(super) async fn build(programs: &[Program]) -> Result<()> {
+    let names = programs
+        .iter()
+        .map(|program| program.file_name())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let remedy = format!(
+        "needed to build {names}; install Go from https://go.dev/dl, or copy built programs into the cache ({})",
+        cache_directory()?.display()
+    );
+    let go = command::require("go", &remedy)?;
+    let cache = cache_directory()?;
+    fs::create_dir_all(&cache).map_err(Error::file("create", &cache))?;
+    let _lock = lock(&cache.join("lock")).await?;
+    // Whoever held the lock may have built some of them.
+    let programs = missing(programs)?;
+    let minutes = forecast_seconds(&programs).div_ceil(60);
+    if !programs.is_empty() {
+        eprintln!(
+            "building {} programs for the local cluster, once per machine: about {minutes} min on two cores",
+            programs.len()
+        );
+    }
+    for (index, program) in programs.iter().enumerate() {
+        let name = program.file_name();
+        let begun = Instant::now();
+        eprintln!("  {name} ({} of {}) ...", index + 1, programs.len());
+        build_one(&go, *program).await?;
+        eprintln!(
+            "  {name} ({} of {}) built in {} s",
+            index + 1,
+            programs.len(),
+            begun.elapsed().as_secs()
+        );
+    }
+    Ok(())
+}
+
+/// Where a module's programs go: named after the content of `go.mod` and `go.sum`, and what the linker is told.
+pub(super) fn directory(recipe: &Recipe) -> Result<PathBuf> {
+    let mut hash = Sha256::new();
+    let folder = source(recipe);
+    for file in ["go.mod", "go.sum"] {
+        let path = folder.join(file);
+        hash.update(fs::read(&path).map_err(Error::file("read", &path))?);
+        hash.update([0]);
+    }
+    hash.update(recipe.definitions);
+    hash.update(std::env::consts::ARCH);
+    let digest: String = hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(cache_directory()?
+        .join("programs")
+        .join(format!("{}-{digest}", recipe.module)))
+}
+
+fn source(recipe: &Recipe) -> PathBuf {
+    project_root().join("tests/cluster").join(recipe.module)
+}
+
+async fn build_one(go: &Path, program: Program) -> Result<()> {
+    let recipe = program.recipe();
+    let directory = directory(&recipe)?;
+    fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+    // One name is enough: we hold the lock, and what a killed builder left is overwritten.
+    let unfinished = directory.join(format!(".{}", program.file_name()));
+    let mut go = Command::new(go);
+    go.current_dir(source(&recipe))
+        .env("CGO_ENABLED", "0")
+        .args([
+            "build",
+            "-trimpath",
+            "-ldflags",
+            &format!("-s -w {}", recipe.definitions),
+            "-o",
+        ])
+        .arg(&unfinished)
+        .arg(recipe.package);
+    command::run(&mut go).await?;
+    let finished = directory.join(program.file_name());
+    fs::rename(&unfinished, &finished).map_err(Error::file("move the finished program to", &finished))
+}
+
+/// Waits until no other builder works. The kernel frees the lock of a killed one.
+async fn lock(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(Error::file("open", path))?;
+    let mut reminded = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
+            Err(fs::TryLockError::WouldBlock) if reminded.elapsed() > REMIND => {
+                eprintln!("  waiting: another process builds ({})", path.display());
+                reminded = Instant::now();
+            }
+            Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}

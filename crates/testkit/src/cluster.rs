@@ -1,0 +1,183 @@
+//! A real Kubernetes on a bare machine, for tests and the demo. Everything that a cluster starts or makes is known to
+//! its supervisor before it happens, so that it ends with the process that started it, however that ends.
+
+mod access;
+mod api;
+mod control_plane;
+
+use std::path::{Path, PathBuf};
+
+use kube::Client;
+use tokio::process::Command;
+
+use crate::binaries::{Binaries, Program};
+use crate::supervisor::Supervisor;
+use crate::{Error, Result, command};
+use access::Access;
+
+pub use crate::tier::Tier;
+
+/// The one node of a node cluster, and the value of its label `kubernetes.io/hostname`.
+pub const NODE_NAME: &str = "flowctl-node";
+/// The kubelet's user: `system:node:` and the node's name.
+const NODE_USER: &str = "system:node:flowctl-node";
+
+/// What a caller may choose.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Files of CustomResourceDefinitions that are established before the controller manager starts: the garbage
+    /// collector learns of later ones only after up to 30 s.
+    pub crds: Vec<PathBuf>,
+    /// Added to the apiserver's command line.
+    pub apiserver_arguments: Vec<String>,
+}
+
+/// A running cluster. Dropping it stops everything that was started with it.
+#[derive(Debug)]
+pub struct Cluster {
+    tier: Tier,
+    directory: PathBuf,
+    access: Access,
+    binaries: Binaries,
+    audit_log: Option<PathBuf>,
+    supervisor: Option<Supervisor>,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Starts a cluster that lives and dies with this process.
+    ///
+    /// # Errors
+    /// When the tier cannot run here (says what to do), or when a component does not come up (with its last words).
+    pub async fn start(tier: Tier, options: Options) -> Result<Self> {
+        match tier {
+            Tier::Plain => Err(Error::impossible(
+                "the plain tier has no cluster: use Tier::Api or Tier::Node",
+            )),
+            Tier::Api => api::start(&options).await,
+            Tier::Node => Err(Error::impossible("the node tier is not there yet")),
+        }
+    }
+
+    /// Which tier it is.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Where its files and logs are; gone after [`Self::stop`].
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A kubeconfig with every right.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.access.kubeconfig
+    }
+
+    /// A client with every right, without hidden retries, with timeouts.
+    ///
+    /// # Errors
+    /// When the kubeconfig holds something that cannot be used.
+    pub fn client(&self) -> Result<Client> {
+        self.access.client()
+    }
+
+    /// A client that acts as somebody else, with that user's rights and no more. For a service account:
+    /// `system:serviceaccount:NAMESPACE:NAME`; its groups are added.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn client_as(&self, user: &str) -> Result<Client> {
+        self.access.client_as(user)
+    }
+
+    /// The audit log, one JSON object a line ([`crate::audit`]).
+    ///
+    /// # Errors
+    /// When the cluster is not ours.
+    pub fn audit_log_path(&self) -> Result<&Path> {
+        self.audit_log
+            .as_deref()
+            .ok_or_else(|| Error::impossible("only clusters that we start have an audit log"))
+    }
+
+    /// Runs kubectl and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        command::run(self.kubectl_command()?.args(arguments)).await
+    }
+
+    /// Runs kubectl with this standard input: `cluster.kubectl_input(&["apply", "-f", "-"], yaml)`.
+    ///
+    /// # Errors
+    /// As [`Self::kubectl`].
+    pub async fn kubectl_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        command::run_with_input(self.kubectl_command()?.args(arguments), input.as_bytes()).await
+    }
+
+    /// Runs helm and returns what it printed. Builds helm first if it is not there.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub async fn helm(&self, arguments: &[&str]) -> Result<String> {
+        command::run(self.helm_command().await?.args(arguments)).await
+    }
+
+    /// kubectl for this cluster, to be given arguments.
+    ///
+    /// # Errors
+    /// When there is no kubectl.
+    pub fn kubectl_command(&self) -> Result<Command> {
+        let mut command = Command::new(self.binaries.path(Program::Kubectl)?);
+        self.access.environment(&mut command);
+        command.args(
+            self.access
+                .context
+                .iter()
+                .flat_map(|context| ["--context", context.as_str()]),
+        );
+        Ok(command)
+    }
+
+    /// helm for this cluster, to be given arguments.
+    ///
+    /// # Errors
+    /// When helm cannot be built.
+    pub async fn helm_command(&self) -> Result<Command> {
+        let helm = Binaries::ensure(&[Program::Helm]).await?;
+        let mut command = Command::new(helm.path(Program::Helm)?);
+        self.access.environment(&mut command);
+        command.args(
+            self.access
+                .context
+                .iter()
+                .flat_map(|context| ["--kube-context", context.as_str()]),
+        );
+        Ok(command)
+    }
+
+    /// Stops everything and waits until nothing is left. A cluster that is not ours runs on.
+    ///
+    /// # Errors
+    /// Names what could not be removed.
+    pub async fn stop(mut self) -> Result<()> {
+        let Some(mut supervisor) = self.supervisor.take() else {
+            return Ok(());
+        };
+        let stopping = tokio::task::spawn_blocking(move || supervisor.stop());
+        stopping
+            .await
+            .map_err(|error| Error::impossible(format!("stopping the cluster failed: {error}")))?
+    }
+
+    /// An error if a component ended by itself.
+    ///
+    /// # Errors
+    /// With the component's last words.
+    pub fn check(&self) -> Result<()> {
+        self.supervisor.as_ref().map_or(Ok(()), Supervisor::check)
+    }
+}

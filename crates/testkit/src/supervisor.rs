@@ -1,0 +1,257 @@
+//! The client's side of the supervisor: finds or builds its program, starts it, asks it things. Dropping this handle
+//! closes the pipe, and the supervisor unwinds everything it was told, unless it was detached.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use flowctl_supervisor::process::Identity;
+use flowctl_supervisor::{Answer, Program, Report, Request, Undo, journal};
+
+use crate::binaries::project_root;
+use crate::{Error, Result};
+
+/// Nothing that the supervisor is asked takes long; unwinding may (every step has its own deadline there).
+const ANSWER: Duration = Duration::from_secs(20);
+const UNWINDING: Duration = Duration::from_secs(180);
+
+/// A running supervisor.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: Mutex<Receiver<Answer>>,
+    exits: Arc<Mutex<Vec<(String, String)>>>,
+    logs: PathBuf,
+    detached: bool,
+}
+
+// === impl Supervisor ===
+
+impl Supervisor {
+    /// Starts a supervisor whose journal and logs are in this directory.
+    pub(crate) fn start(directory: &Path) -> Result<Self> {
+        let logs = directory.join("logs");
+        fs::create_dir_all(&logs).map_err(Error::file("create", &logs))?;
+        let complaints = logs.join("supervisor.log");
+        let complaints = File::create(&complaints).map_err(Error::file("create", &complaints))?;
+        let executable = executable()?;
+        let mut child = Command::new(&executable)
+            .arg("run")
+            .arg(directory.join(journal::FILE_NAME))
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(complaints)
+            .spawn()
+            .map_err(Error::file("start", &executable))?;
+        let requests = child.stdin.take();
+        let (sender, answers) = channel();
+        let exits = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&exits);
+        if let Some(output) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    match serde_json::from_str(&line) {
+                        Ok(Report::Answer(answer)) => drop(sender.send(answer)),
+                        Ok(Report::Exited { name, status }) => locked(&seen).push((name, status)),
+                        Err(_) => {}
+                    }
+                }
+            });
+        }
+        Ok(Self {
+            child,
+            requests,
+            answers: Mutex::new(answers),
+            exits,
+            logs,
+            detached: false,
+        })
+    }
+
+    /// Where the logs of its processes are.
+    pub(crate) fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// Which process it is.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        Identity::of(i32::try_from(self.child.id()).ok()?)
+    }
+
+    /// Registers a step of unwinding. Call it before doing what it undoes.
+    pub(crate) fn undo(&mut self, step: Undo) -> Result<()> {
+        self.ask(&Request::Undo(step)).map(|_| ())
+    }
+
+    /// Starts a process.
+    pub(crate) fn run(&mut self, program: Program) -> Result<()> {
+        self.ask(&Request::Start(program)).map(|_| ())
+    }
+
+    /// Takes an exclusive lock for the supervisor's life. Returns whether it has it.
+    pub(crate) fn try_lock(&mut self, path: &Path) -> Result<bool> {
+        Ok(self.ask(&Request::Lock(path.to_owned()))? != Answer::Busy)
+    }
+
+    /// Lets it run on when this process ends.
+    pub(crate) fn detach(&mut self) -> Result<()> {
+        self.ask(&Request::Detach)?;
+        self.detached = true;
+        Ok(())
+    }
+
+    /// An error if one of its processes ended by itself.
+    pub(crate) fn check(&self) -> Result<()> {
+        let ended = locked(&self.exits).first().cloned();
+        let Some((name, status)) = ended else {
+            return Ok(());
+        };
+        let log = last_lines(&self.logs.join(format!("{name}.log")), 15);
+        Err(Error::Exited { name, status, log })
+    }
+
+    /// Unwinds everything and waits for the end.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        let failures = match self.send(&Request::Stop).and_then(|()| self.answer(UNWINDING)) {
+            Ok(Answer::Stopped(failures)) => failures,
+            Ok(_) => Vec::new(),
+            Err(error) => vec![error.to_string()],
+        };
+        self.requests = None;
+        let _ = self.child.wait();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(Error::impossible(format!(
+            "the cluster could not be cleaned up: {}",
+            failures.join("; ")
+        )))
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Answer> {
+        self.send(request)?;
+        match self.answer(ANSWER)? {
+            Answer::Failed(why) => Err(Error::impossible(why)),
+            answer => Ok(answer),
+        }
+    }
+
+    fn send(&mut self, request: &Request) -> Result<()> {
+        let gone = || Error::io("talk to the supervisor")(std::io::ErrorKind::BrokenPipe.into());
+        let pipe = self.requests.as_mut().ok_or_else(gone)?;
+        let mut line = serde_json::to_vec(request).map_err(|error| Error::io("write a request")(error.into()))?;
+        line.push(b'\n');
+        pipe.write_all(&line)
+            .and_then(|()| pipe.flush())
+            .map_err(Error::io("talk to the supervisor"))
+    }
+
+    fn answer(&self, limit: Duration) -> Result<Answer> {
+        locked(&self.answers).recv_timeout(limit).map_err(|_| {
+            let said = last_lines(&self.logs.join("supervisor.log"), 5);
+            Error::impossible(format!("the supervisor of the cluster does not answer {said}"))
+        })
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if !self.detached && self.requests.is_some() {
+            // Waiting keeps the promise that nothing is left; an error has no reader here.
+            let _ = self.stop();
+        }
+    }
+}
+
+/// Unwinds what a killed supervisor left in this directory. Nothing happens while its supervisor lives.
+pub(crate) fn resume(directory: &Path) -> Result<()> {
+    let journal = directory.join(journal::FILE_NAME);
+    if !journal.exists() || journal::living_supervisor(&journal).is_some() {
+        return Ok(());
+    }
+    let executable = executable()?;
+    let output = Command::new(&executable)
+        .arg("resume")
+        .arg(&journal)
+        .current_dir("/")
+        .output();
+    let output = output.map_err(Error::file("start", &executable))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(Error::impossible(format!(
+        "an earlier cluster in {} cannot be cleaned up: {said}",
+        directory.display()
+    )))
+}
+
+/// The last lines of a file, for a message.
+pub(crate) fn last_lines(path: &Path, count: usize) -> String {
+    let text = fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .get(lines.len().saturating_sub(count)..)
+        .unwrap_or_default()
+        .join("\n")
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The supervisor's program, built when its sources are newer. A test binary of another crate does not build it, and
+/// it has a target directory of its own so that starting a cluster never waits for a build of the workspace.
+fn executable() -> Result<PathBuf> {
+    let root = project_root();
+    let target = root.join("target/supervisor");
+    let program = target.join("debug/flowctl-supervisor");
+    let sources = root.join("crates/supervisor");
+    if modified(&program) > newest(&sources) {
+        return Ok(program);
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build
+        .current_dir(&root)
+        .args(["build", "--quiet", "--package", "flowctl-supervisor", "--target-dir"])
+        .arg(&target);
+    // Under a coverage or lint run these would make it another program.
+    build
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET");
+    let output = build
+        .output()
+        .map_err(Error::io("run cargo to build flowctl-supervisor"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(Error::impossible(format!("cannot build flowctl-supervisor: {said}")));
+    }
+    // Cargo leaves a fresh program as it is; without a newer date we would ask it again each time.
+    if let Ok(file) = File::options().append(true).open(&program) {
+        let _ = file.set_modified(SystemTime::now());
+    }
+    Ok(program)
+}
+
+fn newest(path: &Path) -> Option<SystemTime> {
+    let below = fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| newest(&entry.path()));
+    below.chain([modified(path).filter(|_| path.is_file())]).flatten().max()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
