@@ -1,15 +1,19 @@
 //! From an observation to objects and status. One pass of the operator calls [`pipeline::plan`] or [`processor::plan`],
-//! applies the [`Plan`], and calls [`status::status`] with what came of it. Nothing here does I/O, reads a clock, or
+//! applies the [`Plan`], and calls [`status::pipeline`] or [`status::processor`] with what came of it. Nothing here does I/O, reads a clock, or
 //! fails: bad input is a [`Problem`] (invariants R1 to R4).
 
-pub mod observed;
 pub mod child;
+pub mod compare;
+pub mod observed;
 pub mod problem;
+mod quantity;
+pub mod status;
 
 use flowctl_api::{ConditionType, Status};
 use k8s_openapi::api::core::v1::ObjectReference;
 
 pub use child::{Child, ChildKind, ChildRef};
+pub use compare::{Difference, differs};
 pub use observed::{Applied, Children, Failure, FailureKind, Key, PipelineObserved, ProcessorObserved, Settings};
 pub use problem::{Problem, Severity};
 
