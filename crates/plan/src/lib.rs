@@ -4,9 +4,14 @@
 
 pub mod child;
 pub mod compare;
+pub mod endpoint;
+pub mod names;
 pub mod observed;
+pub mod pipeline;
 pub mod problem;
+pub mod processor;
 mod quantity;
+pub mod references;
 pub mod status;
 
 use flowctl_api::{ConditionType, Status};
@@ -14,6 +19,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 
 pub use child::{Child, ChildKind, ChildRef};
 pub use compare::{Difference, differs};
+pub use endpoint::{Endpoint, EndpointTls};
 pub use observed::{Applied, Children, Failure, FailureKind, Key, PipelineObserved, ProcessorObserved, Settings};
 pub use problem::{Problem, Severity};
 

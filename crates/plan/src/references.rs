@@ -1,0 +1,40 @@
+//! Who refers to whom, and who may: what the operator's reverse index and `usedBy` are made of.
+
+use std::collections::BTreeSet;
+
+use flowctl_api::{ExternalProcessor, Pipeline, ProcessorRef, pipeline::Step};
+
+use crate::Key;
+
+/// The ExternalProcessors that a Pipeline refers to, found or not.
+pub fn of_pipeline(pipeline: &Pipeline) -> BTreeSet<Key> {
+    let spec = &pipeline.spec;
+    let steps = std::iter::once(&spec.source).chain(&spec.processors).chain(&spec.consumers);
+    keys(&pipeline.metadata, steps.filter_map(|step: &Step| step.processor_ref.as_ref()))
+}
+
+/// The ExternalProcessors that an ExternalProcessor pulls from, found or not.
+pub fn of_processor(processor: &ExternalProcessor) -> BTreeSet<Key> {
+    let connections = processor.spec.connections.iter();
+    keys(&processor.metadata, connections.map(|connection| &connection.processor_ref))
+}
+
+/// Whether objects of that namespace may refer to the ExternalProcessor.
+pub fn granted(target: &ExternalProcessor, from_namespace: &str) -> bool {
+    let own = target.metadata.namespace.as_deref() == Some(from_namespace);
+    let names = target.spec.allowed_namespaces.iter().flat_map(|allowed| &allowed.names);
+    own || names.into_iter().any(|name| name == from_namespace)
+}
+
+/// What a reference of an object in that namespace points at.
+pub(crate) fn target(reference: &ProcessorRef, namespace: &str) -> Key {
+    Key::new(reference.namespace.as_deref().unwrap_or(namespace), reference.name.as_str())
+}
+
+fn keys<'a>(
+    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    references: impl Iterator<Item = &'a ProcessorRef>,
+) -> BTreeSet<Key> {
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    references.map(|reference| target(reference, namespace)).collect()
+}
