@@ -189,21 +189,13 @@ pub const TYPES: &[StepType] = &[
 pub const BRIDGE: &[Key] = &[
     required("endpoint", Expects::Text, "host:port or https://host:port"),
     optional("timeout", Expects::Duration, "of one attempt; default 30s"),
-    optional(
-        "total_timeout",
-        Expects::Duration,
-        "of all attempts; default none",
-    ),
+    optional("total_timeout", Expects::Duration, "of all attempts; default none"),
     optional(
         "max_retries",
         Expects::Count(0, 1_000_000),
         "attempts after the first; default 3",
     ),
-    optional(
-        "retry",
-        Expects::Map(RETRY),
-        "how long to wait between attempts",
-    ),
+    optional("retry", Expects::Map(RETRY), "how long to wait between attempts"),
     optional(
         "use_streaming",
         Expects::Flag,
@@ -230,11 +222,7 @@ pub const BRIDGE: &[Key] = &[
         Expects::OneOf(&["halt", "retry", "drop", "dlq"]),
         "what becomes of a message that fails for good; default halt",
     ),
-    optional(
-        "dlq",
-        Expects::Map(DLQ),
-        "where messages go with on_error: dlq",
-    ),
+    optional("dlq", Expects::Map(DLQ), "where messages go with on_error: dlq"),
     optional(
         "connections",
         Expects::Count(1, 64),
@@ -250,17 +238,9 @@ pub const BRIDGE: &[Key] = &[
 
 /// Waiting between attempts.
 pub const RETRY: &[Key] = &[
-    optional(
-        "initial",
-        Expects::Duration,
-        "the first wait; default 200ms",
-    ),
+    optional("initial", Expects::Duration, "the first wait; default 200ms"),
     optional("max", Expects::Duration, "the longest wait; default 30s"),
-    optional(
-        "multiplier",
-        Expects::Factor(1),
-        "the growth of the wait; default 2",
-    ),
+    optional("multiplier", Expects::Factor(1), "the growth of the wait; default 2"),
 ];
 
 /// What may be in flight.
@@ -296,11 +276,7 @@ pub const TLS: &[Key] = &[
         Expects::Text,
         "PEM of the client's certificate, with key_file",
     ),
-    optional(
-        "key_file",
-        Expects::Text,
-        "PEM of the client's key, with cert_file",
-    ),
+    optional("key_file", Expects::Text, "PEM of the client's key, with cert_file"),
     optional(
         "server_name",
         Expects::Text,

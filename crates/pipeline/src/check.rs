@@ -51,33 +51,29 @@ impl Checker<'_> {
 
     fn unknown(&mut self, place: Place) {
         let kind = &self.step.kind;
+        let names: Vec<_> = catalogue::types(place).map(|kind| kind.name).collect();
         let elsewhere = Place::ALL
             .into_iter()
             .find(|other| catalogue::lookup(*other, kind).is_some());
-        let names: Vec<_> = catalogue::types(place).map(|kind| kind.name).collect();
-        let (problem, hint) = match (elsewhere, nearest(kind, names.iter().copied())) {
-            (Some(other), similar) => (
+        let problem = match elsewhere {
+            Some(other) => format!("{kind:?} is a {}, not a {}", other.noun(), place.noun()),
+            None => format!("unknown {} type {kind:?}", place.noun()),
+        };
+        let hint = match (nearest(kind, names.iter().copied()), place) {
+            (Some(similar), _) => format!("did you mean {similar:?}?"),
+            (None, Place::Source) => format!("the runner has {}", names.join(", ")),
+            (None, Place::Processor) => {
                 format!(
-                    "{kind:?} is a {} and cannot stand among the {}s",
-                    other.noun(),
-                    place.noun()
-                ),
-                similar.map_or_else(
-                    || format!("{}s are {}", place.noun(), names.join(", ")),
-                    |similar| format!("did you mean {similar:?}?"),
-                ),
-            ),
-            (None, Some(similar)) => (
-                format!("unknown {} type {kind:?}", place.noun()),
-                format!("did you mean {similar:?}?"),
-            ),
-            (None, None) => (
-                format!("unknown {} type {kind:?}", place.noun()),
-                format!(
-                    "the runner has {}; its own service can be called with an External step",
+                    "the runner has {}; a service of your own is called with ExternalProcessor",
                     names.join(", ")
-                ),
-            ),
+                )
+            }
+            (None, Place::Consumer) => {
+                format!(
+                    "the runner has {}; a service of your own is called with ExternalConsumer",
+                    names.join(", ")
+                )
+            }
         };
         self.fault("type", problem, Some(hint));
     }
@@ -106,31 +102,30 @@ impl Checker<'_> {
     }
 
     fn map(&mut self, map: &Map<String, Value>, keys: &[Key], path: &str) {
+        let names: Vec<_> = keys.iter().map(|key| key.name).collect();
+        let mut meant = Vec::new();
         for (name, value) in map {
             let path = format!("{path}.{name}");
-            match keys.iter().find(|key| key.name == name) {
-                Some(key) => self.value(value, key, &path),
-                None => {
-                    let names: Vec<_> = keys.iter().map(|key| key.name).collect();
-                    let hint = match nearest(name, names.iter().copied()) {
-                        Some(similar) if !map.contains_key(similar) => {
-                            format!("did you mean {similar:?}?")
-                        }
-                        _ if names.is_empty() => format!("{} takes no config", self.step.kind),
-                        _ => format!("known keys are {}", names.join(", ")),
-                    };
-                    self.fault(&path, format!("unknown key {name:?}"), Some(hint));
-                }
+            if let Some(key) = keys.iter().find(|key| key.name == name) {
+                self.value(value, key, &path);
+                continue;
             }
+            let hint = match nearest(name, names.iter().copied()) {
+                Some(similar) if !map.contains_key(similar) => {
+                    meant.push(similar);
+                    format!("did you mean {similar:?}?")
+                }
+                _ if names.is_empty() => format!("{} takes no config", self.step.kind),
+                _ => format!("known keys are {}", names.join(", ")),
+            };
+            self.fault(&path, format!("unknown key {name:?}"), Some(hint));
         }
         for key in keys {
-            if key.presence == Presence::Required && !map.contains_key(key.name) {
+            // One that is only misspelt has been told.
+            let is_there = map.contains_key(key.name) || meant.contains(&key.name);
+            if key.presence == Presence::Required && !is_there {
                 let problem = format!("{} needs {:?} in its config", self.step.kind, key.name);
-                self.fault(
-                    path,
-                    problem,
-                    Some(format!("{}: {}", key.name, key.summary)),
-                );
+                self.fault(path, problem, Some(format!("{:?} is {}", key.name, key.summary)));
             }
         }
     }
@@ -150,9 +145,7 @@ impl Checker<'_> {
 /// Whether a value is what is expected; else what is wrong.
 fn fits(value: &Value, expects: &Expects) -> Result<(), String> {
     match (expects, value) {
-        (Expects::Anything, _)
-        | (Expects::Flag, Value::Bool(_))
-        | (Expects::Map(_), Value::Object(_)) => Ok(()),
+        (Expects::Anything, _) | (Expects::Flag, Value::Bool(_)) | (Expects::Map(_), Value::Object(_)) => Ok(()),
         (Expects::Text, Value::String(text)) if !text.is_empty() => Ok(()),
         (Expects::Text, Value::String(_)) => Err("the text is empty".to_owned()),
         (Expects::Duration, Value::String(text)) => match duration::parse(text) {
@@ -168,33 +161,20 @@ fn fits(value: &Value, expects: &Expects) -> Result<(), String> {
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
         },
-        (Expects::Size, Value::Number(number))
-            if number.as_u64().is_some_and(|bytes| bytes > 0) =>
-        {
-            Ok(())
-        }
+        (Expects::Size, Value::Number(number)) if number.as_u64().is_some_and(|bytes| bytes > 0) => Ok(()),
         (Expects::Count(least, most), Value::Number(number)) => match number.as_u64() {
             Some(count) if (*least..=*most).contains(&count) => Ok(()),
-            _ => Err(format!(
-                "expected a whole number from {least} to {most}, not {number}"
-            )),
+            _ => Err(format!("expected a whole number from {least} to {most}, not {number}")),
         },
         (Expects::Factor(least), Value::Number(number)) => match number.as_f64() {
             Some(factor) if factor >= f64::from(*least) => Ok(()),
-            _ => Err(format!(
-                "expected a number of at least {least}, not {number}"
-            )),
+            _ => Err(format!("expected a number of at least {least}, not {number}")),
         },
         (Expects::OneOf(words), Value::String(text)) if words.contains(&text.as_str()) => Ok(()),
-        (Expects::OneOf(words), Value::String(text)) => {
-            Err(match nearest(text, words.iter().copied()) {
-                Some(similar) => format!(
-                    "{text:?} is not one of {}; did you mean {similar:?}?",
-                    words.join(", ")
-                ),
-                None => format!("{text:?} is not one of {}", words.join(", ")),
-            })
-        }
+        (Expects::OneOf(words), Value::String(text)) => Err(match nearest(text, words.iter().copied()) {
+            Some(similar) => format!("{text:?} is not one of {}; did you mean {similar:?}?", words.join(", ")),
+            None => format!("{text:?} is not one of {}", words.join(", ")),
+        }),
         (expects, value) => Err(format!("expected {}, not {}", wanted(expects), noun(value))),
     }
 }

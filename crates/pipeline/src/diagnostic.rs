@@ -29,11 +29,7 @@ pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostic {
     /// A fault without a hint.
-    pub fn new(
-        position: Option<Position>,
-        path: impl Into<String>,
-        problem: impl Into<String>,
-    ) -> Self {
+    pub fn new(position: Option<Position>, path: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             position,
             path: path.into(),
@@ -89,10 +85,7 @@ impl Diagnostics {
     }
 
     /// How many faults there are; at least one.
-    #[allow(
-        clippy::len_without_is_empty,
-        reason = "never empty: is_empty would only mislead"
-    )]
+    #[allow(clippy::len_without_is_empty, reason = "never empty: is_empty would only mislead")]
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -125,9 +118,7 @@ impl fmt::Display for Diagnostics {
             return fault.fmt(f);
         }
         write!(f, "{} errors", self.0.len())?;
-        self.0
-            .iter()
-            .try_for_each(|fault| write!(f, "\n  {fault:#}"))
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault:#}"))
     }
 }
 

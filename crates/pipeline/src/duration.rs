@@ -6,9 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// A number without a unit.
-    #[error(
-        "duration {text:?} has no unit; write {text}s for seconds or {text}ms for milliseconds"
-    )]
+    #[error("duration {text:?} has no unit; write {text}s for seconds or {text}ms for milliseconds")]
     NoUnit {
         /// What was written.
         text: String,
@@ -49,13 +47,9 @@ const MAX_NANOS: u128 = i64::MAX as u128;
 /// # Errors
 /// [`DurationError`] says what is wrong with the text.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
-    let not_a_duration = || DurationError::NotADuration {
-        text: text.to_owned(),
-    };
+    let not_a_duration = || DurationError::NotADuration { text: text.to_owned() };
     if text.starts_with('-') {
-        return Err(DurationError::Negative {
-            text: text.to_owned(),
-        });
+        return Err(DurationError::Negative { text: text.to_owned() });
     }
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
@@ -70,9 +64,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         let (unit, after) = split_where(after, |c| c.is_ascii_digit() || c == '.');
         let nanos = nanos_of(unit).ok_or_else(|| match unit {
             _ if number.is_empty() => not_a_duration(),
-            "" => DurationError::NoUnit {
-                text: text.to_owned(),
-            },
+            "" => DurationError::NoUnit { text: text.to_owned() },
             unit => DurationError::UnknownUnit {
                 text: text.to_owned(),
                 unit: unit.to_owned(),
@@ -85,9 +77,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         total = scaled(whole, fraction, nanos)
             .and_then(|part| total.checked_add(part))
             .filter(|sum| *sum <= MAX_NANOS)
-            .ok_or_else(|| DurationError::TooLong {
-                text: text.to_owned(),
-            })?;
+            .ok_or_else(|| DurationError::TooLong { text: text.to_owned() })?;
         rest = after;
     }
     let seconds = u64::try_from(total / 1_000_000_000).unwrap_or(u64::MAX);
@@ -97,22 +87,12 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
 
 /// `whole.fraction` units of `nanos`; digits below a nanosecond are cut off. `None` when it is too large.
 fn scaled(whole: &str, fraction: &str, nanos: u128) -> Option<u128> {
-    let whole: u128 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     // An hour has 3.6e12 ns: from the 14th digit on, nothing reaches a nanosecond.
     let digits = &fraction[..fraction.len().min(18)];
-    let numerator: u128 = if digits.is_empty() {
-        0
-    } else {
-        digits.parse().ok()?
-    };
+    let numerator: u128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
     let denominator = 10_u128.pow(u32::try_from(digits.len()).ok()?);
-    whole
-        .checked_mul(nanos)?
-        .checked_add(numerator * nanos / denominator)
+    whole.checked_mul(nanos)?.checked_add(numerator * nanos / denominator)
 }
 
 fn nanos_of(unit: &str) -> Option<u128> {
@@ -182,18 +162,12 @@ mod tests {
                 "99999999999999999999999999999999999999999s",
                 "duration \"99999999999999999999999999999999999999999s\" is too long",
             ),
-            (
-                "",
-                "\"\" is not a duration; write for example 30s, 1m30s or 200ms",
-            ),
+            ("", "\"\" is not a duration; write for example 30s, 1m30s or 200ms"),
             (
                 "soon",
                 "\"soon\" is not a duration; write for example 30s, 1m30s or 200ms",
             ),
-            (
-                ".s",
-                "\".s\" is not a duration; write for example 30s, 1m30s or 200ms",
-            ),
+            (".s", "\".s\" is not a duration; write for example 30s, 1m30s or 200ms"),
             (
                 "1.2.3s",
                 "\"1.2.3s\" is not a duration; write for example 30s, 1m30s or 200ms",

@@ -18,7 +18,6 @@ pub mod catalogue;
 mod check;
 mod diagnostic;
 pub mod duration;
-mod foreign;
 pub mod limits;
 mod model;
 mod node;

@@ -1,8 +1,6 @@
 //! A YAML document as a tree in which every value knows where it stands. It keeps what a map would swallow (repeated keys,
 //! keys that are not text), so that the reader can report all faults; it knows nothing of pipelines.
 
-use std::ops::Range;
-
 use serde_json::Number;
 
 use crate::model::Position;
@@ -12,8 +10,6 @@ use crate::model::Position;
 pub(crate) struct Node {
     pub(crate) content: Content,
     pub(crate) position: Position,
-    /// The bytes of a scalar in the text, quotes included; for an alias those of its anchor.
-    pub(crate) written: Option<Range<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,11 +30,7 @@ impl Node {
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.content {
             Content::Text(text) => Some(text),
-            Content::Null
-            | Content::Flag(_)
-            | Content::Number(_)
-            | Content::List(_)
-            | Content::Map(_) => None,
+            Content::Null | Content::Flag(_) | Content::Number(_) | Content::List(_) | Content::Map(_) => None,
         }
     }
 
@@ -46,11 +38,7 @@ impl Node {
     pub(crate) fn entries(&self) -> Option<&[(Node, Node)]> {
         match &self.content {
             Content::Map(entries) => Some(entries),
-            Content::Null
-            | Content::Flag(_)
-            | Content::Number(_)
-            | Content::Text(_)
-            | Content::List(_) => None,
+            Content::Null | Content::Flag(_) | Content::Number(_) | Content::Text(_) | Content::List(_) => None,
         }
     }
 
@@ -62,10 +50,19 @@ impl Node {
             .map(|(_, value)| value)
     }
 
+    /// Where a fault of this value is told: at the value, or where its key stands when there is no value to see.
+    pub(crate) fn position_or(&self, key: Position) -> Position {
+        if matches!(self.content, Content::Null) {
+            key
+        } else {
+            self.position
+        }
+    }
+
     /// What it is, in a sentence: `the number 30`, `a list`.
     pub(crate) fn noun(&self) -> String {
         match &self.content {
-            Content::Null => "nothing".to_owned(),
+            Content::Null => "an empty value".to_owned(),
             Content::Flag(flag) => format!("the flag {flag}"),
             Content::Number(number) => format!("the number {number}"),
             Content::Text(text) if text.chars().count() > 40 => "a text".to_owned(),

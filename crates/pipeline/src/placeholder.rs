@@ -41,9 +41,7 @@ pub fn placeholders(file: &PipelineFile) -> BTreeSet<String> {
 
 /// Whether a text holds a placeholder, and so says nothing yet about its value.
 pub(crate) fn has_placeholder(text: &str) -> bool {
-    pieces(text)
-        .iter()
-        .any(|piece| matches!(piece, Piece::Variable(_)))
+    pieces(text).iter().any(|piece| matches!(piece, Piece::Variable(_)))
 }
 
 /// The file with each `${NAME}` replaced by what `lookup` gives for it. The values are texts, whatever they look like.
@@ -51,10 +49,7 @@ pub(crate) fn has_placeholder(text: &str) -> bool {
 /// # Errors
 /// Every variable that is not set (an empty value is set) and every malformed placeholder, where it stands. Messages name
 /// variables, never values.
-pub fn expand(
-    file: &PipelineFile,
-    lookup: impl Fn(&str) -> Option<String>,
-) -> Result<PipelineFile, Diagnostics> {
+pub fn expand(file: &PipelineFile, lookup: impl Fn(&str) -> Option<String>) -> Result<PipelineFile, Diagnostics> {
     let mut faults = Vec::new();
     for (place, index, step) in file.steps() {
         let root = file.path_of(place, index, step);
@@ -66,30 +61,20 @@ pub fn expand(
                         Piece::Variable(name) if lookup(name).is_some() => continue,
                         Piece::Variable(name) => (
                             format!("the variable {name:?} is not set"),
-                            "set it in the environment of the process that runs the pipeline"
-                                .to_owned(),
+                            "set it in the environment of the process that runs the pipeline".to_owned(),
                         ),
                         Piece::Malformed(inner) => (
                             format!("\"${{{inner}\" is not a placeholder"),
-                            "write ${NAME} with letters, digits and _, or $${ for a literal ${"
-                                .to_owned(),
+                            "write ${NAME} with letters, digits and _, or $${ for a literal ${".to_owned(),
                         ),
                     };
-                    faults.push(
-                        Diagnostic::new(step.origin.at(path), format!("{root}.{path}"), problem)
-                            .hint(hint),
-                    );
+                    faults.push(Diagnostic::new(step.origin.at(path), format!("{root}.{path}"), problem).hint(hint));
                 }
             });
         }
     }
     Diagnostics::none_or(faults)?;
-    let steps = |steps: &[Step]| {
-        steps
-            .iter()
-            .map(|step| expand_step(step, &lookup))
-            .collect()
-    };
+    let steps = |steps: &[Step]| steps.iter().map(|step| expand_step(step, &lookup)).collect();
     Ok(PipelineFile {
         key: file.key.clone(),
         name: file.name.clone(),
@@ -106,10 +91,7 @@ fn expand_step(step: &Step, lookup: &impl Fn(&str) -> Option<String>) -> Step {
     }
 }
 
-fn expand_map(
-    map: &Map<String, Value>,
-    lookup: &impl Fn(&str) -> Option<String>,
-) -> Map<String, Value> {
+fn expand_map(map: &Map<String, Value>, lookup: &impl Fn(&str) -> Option<String>) -> Map<String, Value> {
     let entries = map.iter();
     entries
         .map(|(key, value)| (key.clone(), expand_value(value, lookup)))
@@ -119,10 +101,7 @@ fn expand_map(
 fn expand_value(value: &Value, lookup: &impl Fn(&str) -> Option<String>) -> Value {
     match value {
         Value::String(text) => Value::String(expand_text(text, lookup)),
-        Value::Array(items) => items
-            .iter()
-            .map(|item| expand_value(item, lookup))
-            .collect(),
+        Value::Array(items) => items.iter().map(|item| expand_value(item, lookup)).collect(),
         Value::Object(map) => Value::Object(expand_map(map, lookup)),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }

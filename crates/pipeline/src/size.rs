@@ -31,12 +31,8 @@ pub enum SizeError {
 /// # Errors
 /// [`SizeError`] says what is wrong with the text.
 pub fn parse(text: &str) -> Result<u64, SizeError> {
-    let not_a_size = || SizeError::NotASize {
-        text: text.to_owned(),
-    };
-    let too_large = || SizeError::TooLarge {
-        text: text.to_owned(),
-    };
+    let not_a_size = || SizeError::NotASize { text: text.to_owned() };
+    let too_large = || SizeError::TooLarge { text: text.to_owned() };
     let end = text
         .find(|c: char| !(c.is_ascii_digit() || c == '.'))
         .unwrap_or(text.len());
@@ -102,14 +98,8 @@ mod tests {
     fn what_is_not_a_size_says_why() {
         for (text, message) in [
             ("", "\"\" is not a size; write for example 32MiB or 512KiB"),
-            (
-                "MiB",
-                "\"MiB\" is not a size; write for example 32MiB or 512KiB",
-            ),
-            (
-                "-1MiB",
-                "\"-1MiB\" is not a size; write for example 32MiB or 512KiB",
-            ),
+            ("MiB", "\"MiB\" is not a size; write for example 32MiB or 512KiB"),
+            ("-1MiB", "\"-1MiB\" is not a size; write for example 32MiB or 512KiB"),
             (
                 "1.2.3MiB",
                 "\"1.2.3MiB\" is not a size; write for example 32MiB or 512KiB",
@@ -118,10 +108,7 @@ mod tests {
                 "32m",
                 "size \"32m\" has the unknown unit \"m\"; units are B, KiB, MiB, GiB, KB, MB, GB",
             ),
-            (
-                "18446744073709551616",
-                "size \"18446744073709551616\" is too large",
-            ),
+            ("18446744073709551616", "size \"18446744073709551616\" is too large"),
             (
                 "99999999999999999999999999999999999999999999GiB",
                 "size \"99999999999999999999999999999999999999999999GiB\" is too large",

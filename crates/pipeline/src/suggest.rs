@@ -1,10 +1,7 @@
 //! "Did you mean": the nearest of the names that exist. Silent when nothing is near: a wild guess is worse than none.
 
 /// The candidate most similar to `written`, if any is similar enough to be a slip of the fingers.
-pub(crate) fn nearest<'a>(
-    written: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = fold(written);
     candidates
         .into_iter()
@@ -15,16 +12,16 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// 0 for the same name, 1 for nothing in common. A name that begins with the other one is near, too (`retries` and
-/// `max_retries` differ by a word, not by slips).
-fn distance(left: &str, right: &str) -> f64 {
-    let by_slips = 1.0 - strsim::normalized_damerau_levenshtein(left, right);
-    let (short, long) = if left.len() < right.len() {
-        (left, right)
-    } else {
-        (right, left)
-    };
-    let is_part = short.len() >= 4 && (long.starts_with(short) || long.ends_with(short));
+/// 0 for the same name, 1 for nothing in common. A part of the other name is near, too: `retries` and `max_retries` differ
+/// by a word, not by slips, and `ca` is what `ca_file` begins with.
+fn distance(written: &str, candidate: &str) -> f64 {
+    let by_slips = 1.0 - strsim::normalized_damerau_levenshtein(written, candidate);
+    let is_beginning = |part: &str, whole: &str| part.len() >= 2 && whole.starts_with(part);
+    let is_end = |part: &str, whole: &str| part.len() >= 4 && whole.ends_with(part);
+    let is_part = is_beginning(written, candidate)
+        || is_beginning(candidate, written)
+        || is_end(written, candidate)
+        || is_end(candidate, written);
     if is_part { by_slips.min(0.3) } else { by_slips }
 }
 
@@ -60,6 +57,8 @@ mod tests {
             ("end_point", Some("endpoint")),
             ("streaming", Some("use_streaming")),
             ("tsl", Some("tls")),
+            ("end", Some("endpoint")),
+            ("tlsConfig", Some("tls")),
             ("colour", None),
             ("", None),
         ] {

@@ -15,15 +15,9 @@ pub fn write(file: &PipelineFile) -> String {
     }
     pipeline.insert("source".to_owned(), step(&file.source));
     if !file.processors.is_empty() {
-        pipeline.insert(
-            "processors".to_owned(),
-            file.processors.iter().map(step).collect(),
-        );
+        pipeline.insert("processors".to_owned(), file.processors.iter().map(step).collect());
     }
-    pipeline.insert(
-        "consumers".to_owned(),
-        file.consumers.iter().map(step).collect(),
-    );
+    pipeline.insert("consumers".to_owned(), file.consumers.iter().map(step).collect());
     let pipelines = Map::from_iter([(file.key.clone(), Value::Object(pipeline))]);
     yaml::emit(&Value::Object(Map::from_iter([(
         "pipelines".to_owned(),

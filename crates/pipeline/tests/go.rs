@@ -229,11 +229,7 @@ fn awkward_texts() -> Vec<String> {
     .collect();
     texts.push("long ".repeat(2_000));
     texts.push("x".repeat(5_000));
-    texts.push(format!(
-        "{}\n{}\n",
-        "word ".repeat(100).trim_end(),
-        "y".repeat(300)
-    ));
+    texts.push(format!("{}\n{}\n", "word ".repeat(100).trim_end(), "y".repeat(300)));
     texts.push("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".repeat(20));
     texts
 }
@@ -292,10 +288,7 @@ fn compare(documents: &[(String, Value)]) {
     let mut differences = String::new();
     for ((text, meant), seen) in documents.iter().zip(seen) {
         if tree(meant) != seen {
-            differences += &format!(
-                "--- meant\n{}\n--- seen\n{seen}\n--- written\n{text}\n",
-                tree(meant)
-            );
+            differences += &format!("--- meant\n{}\n--- seen\n{seen}\n--- written\n{text}\n", tree(meant));
         }
     }
     assert!(
@@ -507,8 +500,7 @@ fn generated_files_read_back_equal_here_and_in_go() {
             let file = file_with_config(config);
             let text = write(&file);
             prop_assert_eq!(&text, &write(&file), "writing is not deterministic");
-            let again =
-                read(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+            let again = read(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
             prop_assert_eq!(&again, &file, "{}", text);
             // Equality of maps does not see order; a diff of two files does.
             prop_assert_eq!(write(&again), text.clone());

@@ -43,15 +43,9 @@ pub(crate) fn as_value(file: &PipelineFile) -> Value {
     }
     pipeline.insert("source".to_owned(), step(&file.source));
     if !file.processors.is_empty() {
-        pipeline.insert(
-            "processors".to_owned(),
-            file.processors.iter().map(step).collect(),
-        );
+        pipeline.insert("processors".to_owned(), file.processors.iter().map(step).collect());
     }
-    pipeline.insert(
-        "consumers".to_owned(),
-        file.consumers.iter().map(step).collect(),
-    );
+    pipeline.insert("consumers".to_owned(), file.consumers.iter().map(step).collect());
     let pipelines = Map::from_iter([(file.key.clone(), Value::Object(pipeline))]);
     json!({ "pipelines": pipelines })
 }
@@ -62,10 +56,7 @@ pub(crate) fn tree(value: &Value) -> Value {
         Value::Null => json!(["null"]),
         Value::Bool(flag) => json!(["flag", flag]),
         Value::Number(number) if number.is_f64() => {
-            let bits = number
-                .as_f64()
-                .map(f64::to_bits)
-                .map(|bits| bits.to_string());
+            let bits = number.as_f64().map(f64::to_bits).map(|bits| bits.to_string());
             json!(["float", bits])
         }
         Value::Number(number) => json!(["int", number.to_string()]),
@@ -116,10 +107,7 @@ fn build() -> Option<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/go/yamlcheck");
     let binary = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("yamlcheck");
     let mut go = Command::new("go");
-    go.args(["build", "-o"])
-        .arg(&binary)
-        .arg(".")
-        .current_dir(folder);
+    go.args(["build", "-o"]).arg(&binary).arg(".").current_dir(folder);
     match go.output() {
         Ok(built) => {
             assert!(
@@ -130,11 +118,7 @@ fn build() -> Option<PathBuf> {
             Some(binary)
         }
         Err(error) => {
-            assert_eq!(
-                error.kind(),
-                std::io::ErrorKind::NotFound,
-                "go does not start: {error}"
-            );
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "go does not start: {error}");
             None
         }
     }

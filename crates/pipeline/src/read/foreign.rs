@@ -4,7 +4,7 @@
 use crate::diagnostic::Diagnostic;
 use crate::node::Node;
 
-const SHAPE: &str = "pipelines: {NAME: {source: …, processors: […], consumers: […]}}";
+use super::SHAPE;
 
 /// Why the document is not a pipeline file, when it is clearly another kind of file.
 pub(crate) fn refuse(document: &Node) -> Option<Diagnostic> {
@@ -30,20 +30,15 @@ pub(crate) fn refuse(document: &Node) -> Option<Diagnostic> {
         let version = version.text().unwrap_or_default();
         let (problem, hint) = match version.split_once('/') {
             Some(("flowctl", _)) => (
-                format!(
-                    "this is flowctl's own format (apiVersion: {version}), not a pipeline file"
-                ),
+                format!("this is flowctl's own format (apiVersion: {version}), not a pipeline file"),
                 format!("write its spec as {SHAPE}, without apiVersion, kind, metadata and spec"),
             ),
             Some(("flowctl.dev", _)) => (
                 format!("this is a Kubernetes object (apiVersion: {version}), not a pipeline file"),
-                "give it to `kubectl apply -f`; the operator makes the pipeline file from it"
-                    .to_owned(),
+                "give it to `kubectl apply -f`; the operator makes the pipeline file from it".to_owned(),
             ),
             _ => (
-                format!(
-                    "this is a Kubernetes manifest (apiVersion: {version}), not a pipeline file"
-                ),
+                format!("this is a Kubernetes manifest (apiVersion: {version}), not a pipeline file"),
                 format!("write {SHAPE}"),
             ),
         };
@@ -52,8 +47,11 @@ pub(crate) fn refuse(document: &Node) -> Option<Diagnostic> {
     if has("process") || has("save_to") {
         return refuse(
             &["process", "save_to"],
-            "this is the short spelling of cdp-pipeline-workflow (source, process, save_to), which is not read here".to_owned(),
-            format!("write {SHAPE}: process becomes processors, save_to becomes consumers, and each step has type and config"),
+            "this is the short spelling of cdp-pipeline-workflow (source, process, save_to), which is not read here"
+                .to_owned(),
+            format!(
+                "write {SHAPE}: process becomes processors, save_to becomes consumers, and each step has type and config"
+            ),
         );
     }
     if has("source") && (has("processors") || has("consumers")) {
