@@ -124,7 +124,7 @@ impl AdminServer {
             address,
             routes,
         } = self;
-        tracing::info!(%address, "serving /livez, /readyz and /metrics");
+        tracing::debug!(%address, "serving /livez, /readyz and /metrics");
         let task = tokio::spawn(async move {
             // Ends only with its task: axum waits and tries again when accepting fails.
             if let Err(error) = axum::serve(listener, routes).await {

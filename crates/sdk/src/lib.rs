@@ -30,6 +30,7 @@
 //! every other setting with `--help`.
 
 mod args;
+mod bound;
 mod consumer;
 mod drain;
 mod engine;
@@ -44,11 +45,12 @@ mod tls;
 mod work;
 
 pub use args::ServeArgs;
+pub use bound::Bound;
 pub use bytes::Bytes;
 pub use consumer::{Consumer, Consumption};
 pub use error::{BoxError, ServeError};
 pub use flowctl_proto::pipeline::v1::ArchiveSourceMetadata;
 pub use message::{Message, Metadata, PayloadError};
 pub use processor::{Outcome, Processor};
-pub use service::{Bound, Service};
-pub use tls::{ClientAuth, TlsArgs};
+pub use service::Service;
+pub use tls::{ClientAuth, TlsArgs, TlsMode};

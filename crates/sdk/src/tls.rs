@@ -39,9 +39,30 @@ pub enum ClientAuth {
     Required,
 }
 
+/// What a peer must do to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Speak plaintext.
+    Plaintext,
+    /// Speak TLS.
+    Tls,
+    /// Speak TLS and show a certificate.
+    Mutual,
+}
+
 // === impl TlsArgs ===
 
 impl TlsArgs {
+    /// What these settings ask of a peer.
+    #[must_use]
+    pub fn mode(&self) -> TlsMode {
+        match (given(&self.tls_cert), self.tls_client_auth) {
+            (None, _) => TlsMode::Plaintext,
+            (Some(_), ClientAuth::None) => TlsMode::Tls,
+            (Some(_), ClientAuth::Required) => TlsMode::Mutual,
+        }
+    }
+
     /// Reads the files; `None` for plaintext.
     pub(crate) fn load(&self) -> Result<Option<ServerTlsConfig>, ServeError> {
         let (cert, key) = match (given(&self.tls_cert), given(&self.tls_key)) {
