@@ -33,4 +33,5 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use model::{Origin, PipelineFile, Place, Position, Step};
 pub use placeholder::{expand, placeholders};
 pub use read::read;
+pub use suggest::nearest;
 pub use write::write;

@@ -1,7 +1,7 @@
 //! "Did you mean": the nearest of the names that exist. Silent when nothing is near: a wild guess is worse than none.
 
 /// The candidate most similar to `written`, if any is similar enough to be a slip of the fingers.
-pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = fold(written);
     candidates
         .into_iter()

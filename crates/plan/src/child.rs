@@ -77,11 +77,13 @@ impl ChildKind {
         }
     }
 
-    /// Whether an object of this kind is written once and never changed: created, not applied.
+    /// Whether an object of this kind is written once and never changed: created, not applied. A Job is applied: its
+    /// template and its failure policy are immutable, and come from a stored revision, but `suspend`, `backoffLimit` and
+    /// `activeDeadlineSeconds` may change while it runs.
     pub const fn write_once(self) -> bool {
         match self {
-            ChildKind::ConfigMap | ChildKind::ControllerRevision | ChildKind::Job => true,
-            ChildKind::Service | ChildKind::PodDisruptionBudget | ChildKind::Deployment => false,
+            ChildKind::ConfigMap | ChildKind::ControllerRevision => true,
+            ChildKind::Service | ChildKind::PodDisruptionBudget | ChildKind::Deployment | ChildKind::Job => false,
         }
     }
 }

@@ -2,8 +2,10 @@
 //! applies the [`Plan`], and calls [`status::pipeline`] or [`status::processor`] with what came of it. Nothing here does I/O, reads a clock, or
 //! fails: bad input is a [`Problem`] (invariants R1 to R4).
 
+mod body;
 pub mod child;
 pub mod compare;
+mod digest;
 pub mod endpoint;
 pub mod names;
 pub mod observed;
@@ -13,6 +15,7 @@ pub mod processor;
 mod quantity;
 pub mod references;
 pub mod status;
+mod strict;
 
 use flowctl_api::{ConditionType, Status};
 use k8s_openapi::api::core::v1::ObjectReference;

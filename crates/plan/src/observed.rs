@@ -98,7 +98,8 @@ pub struct Children {
     pub jobs: Vec<Arc<Job>>,
     /// ReplicaSets of the Deployments.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
-    /// Pods of the ReplicaSets and Jobs.
+    /// Pods that carry the owner's selector labels (kind and name), whoever owns them: a pod outlives the Job or
+    /// ReplicaSet that made it, and a new copy of a pipeline must not start before the old one is gone.
     pub pods: Vec<Arc<Pod>>,
 }
 
