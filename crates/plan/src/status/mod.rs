@@ -1,21 +1,190 @@
-//! What a pass says about its object: conditions, `why`, columns, and the events that their changes deserve.
+//! What a pass says about its object: the seven conditions from the first pass on, `why`, the columns, and the events
+//! that changes deserve. It judges what is live after the writes, never what was meant; equal observations give equal
+//! statuses, so that a converged object is not written (invariant R9).
+//!
+//! A Pipeline's readiness is its own: the runner's `/readyz` opens when the processors answer, so a fresh Pipeline
+//! turns Ready only with them; a processor that fails later shows in `steps`, not in the Pipeline's conditions.
 
-use crate::{Applied, PipelineObserved, Plan, ProcessorObserved, Publication};
+mod conditions;
+mod container;
+mod deployment;
+mod effective;
+mod events;
+mod failures;
+mod job;
+mod pipeline;
+mod pods;
+mod problems;
+mod summary;
+mod text;
+mod verdict;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use flowctl_api::{
+    HeartbeatPolicy, Reason, Status,
+    external_processor::External,
+    labels::{KIND, NAME},
+    pipeline::Mode,
+    status::RevisionStatus,
+};
+use kube::ResourceExt;
+
+use self::{
+    pods::Place,
+    summary::{Causes, Published, conclude},
+    verdict::Verdict,
+    workload::Running,
+};
+use crate::{Applied, PipelineObserved, Plan, ProcessorObserved, Publication, RevisionPlan};
 
 /// The status of a Pipeline after a pass.
-pub fn pipeline(observed: &PipelineObserved, _plan: &Plan, _applied: &Applied) -> Publication {
-    Publication {
-        status: observed.object.status.clone().unwrap_or_default(),
-        events: Vec::new(),
-        wake_after: None,
-    }
+pub fn pipeline(observed: &PipelineObserved, plan: &Plan, applied: &Applied) -> Publication {
+    let object = observed.object.as_ref();
+    let spec = &object.spec;
+    let place = Place {
+        now: observed.now,
+        field: "spec.runtime",
+        must_run: "a Streaming pipeline runs for ever; a finite range is mode: Batch",
+    };
+    let workload = workload::find(plan, &applied.children);
+    let running = workload::look(workload, spec.suspend == Some(true), plan, &applied.children, &place);
+    let steps = pipeline::steps(observed, &plan.wiring);
+    let mut effective = effective::read(workload::template(workload), plan.revision.as_ref());
+    effective.mode = Some(spec.mode.unwrap_or(Mode::Streaming));
+    let status = Status {
+        steps_ready: pipeline::steps_ready(&steps),
+        steps,
+        revision: revision(plan.revision.as_ref(), object.status.as_ref()),
+        pods: running.pods.map(|pods| pods.to_string()),
+        effective: Some(effective),
+        ..Status::default()
+    };
+    let refers_to = match status.steps.len() {
+        0 => "it refers to no ExternalProcessor".to_owned(),
+        number => format!("{} found", text::count(number, "ExternalProcessor")),
+    };
+    let policy = spec.heartbeat.as_ref().and_then(|heartbeat| heartbeat.policy);
+    let causes = causes(
+        plan,
+        applied,
+        running,
+        &refers_to,
+        policy,
+        object.namespace().as_deref(),
+    );
+    let was = Published {
+        generation: object.metadata.generation,
+        status: object.status.as_ref(),
+        now: observed.now,
+    };
+    conclude(status, causes, pipeline::upstream(observed, &plan.wiring), was)
 }
 
 /// The status of an ExternalProcessor after a pass.
-pub fn processor(observed: &ProcessorObserved, _plan: &Plan, _applied: &Applied) -> Publication {
-    Publication {
-        status: observed.object.status.clone().unwrap_or_default(),
-        events: Vec::new(),
-        wake_after: None,
+pub fn processor(observed: &ProcessorObserved, plan: &Plan, applied: &Applied) -> Publication {
+    let object = observed.object.as_ref();
+    let spec = &object.spec;
+    let place = Place {
+        now: observed.now,
+        field: "spec.workload",
+        must_run: "a service must keep running",
+    };
+    let workload = workload::find(plan, &applied.children);
+    let (running, effective) = match &spec.external {
+        Some(external) => (
+            elsewhere(external),
+            effective::elsewhere(spec.control_plane.as_ref(), observed.settings.control_plane.as_ref()),
+        ),
+        None => (
+            workload::look(workload, spec.suspend == Some(true), plan, &applied.children, &place),
+            effective::read(workload::template(workload), plan.revision.as_ref()),
+        ),
+    };
+    let selector = || format!("{KIND}=ExternalProcessor,{NAME}={}", object.name_any());
+    let status = Status {
+        endpoint: plan.wiring.endpoint.clone(),
+        used_by: Some(i32::try_from(observed.used_by).unwrap_or(i32::MAX)),
+        revision: revision(plan.revision.as_ref(), object.status.as_ref()),
+        replicas: running.replicas,
+        selector: spec.workload.is_some().then(selector),
+        pods: running.pods.map(|pods| pods.to_string()),
+        effective: Some(effective),
+        ..Status::default()
+    };
+    let refers_to = match spec.connections.len() {
+        0 => "it refers to no ExternalProcessor".to_owned(),
+        number => format!("{} found", text::count(number, "ExternalProcessor")),
+    };
+    let policy = spec.heartbeat.as_ref().and_then(|heartbeat| heartbeat.policy);
+    let causes = causes(
+        plan,
+        applied,
+        running,
+        &refers_to,
+        policy,
+        object.namespace().as_deref(),
+    );
+    let was = Published {
+        generation: object.metadata.generation,
+        status: object.status.as_ref(),
+        now: observed.now,
+    };
+    conclude(status, causes, None, was)
+}
+
+fn causes(
+    plan: &Plan,
+    applied: &Applied,
+    running: Running,
+    refers_to: &str,
+    policy: Option<HeartbeatPolicy>,
+    namespace: Option<&str>,
+) -> Causes {
+    let accepted = problems::accepted(plan);
+    let resolved = problems::resolved(plan, &accepted, refers_to);
+    let outcome = failures::judge(applied, &running, namespace);
+    Causes {
+        accepted,
+        resolved,
+        running,
+        healthy: healthy(policy),
+        outcome,
     }
+}
+
+/// Heartbeats are not read by this operator: it says so, and readiness is told from the pods alone.
+fn healthy(policy: Option<HeartbeatPolicy>) -> Verdict {
+    let message = match policy.unwrap_or_default() {
+        HeartbeatPolicy::Off => "heartbeat.policy is Off: heartbeats are not looked at",
+        HeartbeatPolicy::Auto | HeartbeatPolicy::Required => {
+            "heartbeats are not read by this version of the operator; Ready is told from the pods alone"
+        }
+    };
+    Verdict::unknown(Reason::NotConfigured, message)
+}
+
+fn elsewhere(external: &External) -> Running {
+    let message = format!("it runs elsewhere, at {}", external.endpoint);
+    Running {
+        available: Verdict::good(Reason::External, message),
+        going_on: None,
+        stuck: None,
+        pods: None,
+        replicas: None,
+    }
+}
+
+/// The wanted revision; a held object keeps what was published.
+fn revision(plan: Option<&RevisionPlan>, published: Option<&Status>) -> Option<RevisionStatus> {
+    let Some(plan) = plan else {
+        return published.and_then(|status| status.revision.clone());
+    };
+    Some(RevisionStatus {
+        current: plan.current.clone(),
+        previous: plan.previous.clone(),
+        taken_by_user: plan.taken_by_user.clone(),
+    })
 }

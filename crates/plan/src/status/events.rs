@@ -1,0 +1,113 @@
+//! Events for conditions that turned: one for a cause when it turns bad, and one when things are well again. A cause
+//! shows in several conditions (Available, Stalled, Ready); only the first of them speaks.
+
+use flowctl_api::{ConditionType, Reason, Status};
+use k8s_openapi::api::core::v1::ObjectReference;
+
+use super::{
+    conditions::find,
+    text::{MESSAGE, clip},
+    verdict::{Truth, Verdict},
+};
+use crate::{Event, EventSeverity};
+
+/// The verdicts of a pass in the order in which conditions are read.
+pub(super) type Verdicts = [(ConditionType, Verdict); 7];
+
+/// Conditions that are causes; the others follow from them.
+const CAUSES: [ConditionType; 4] = [
+    ConditionType::Accepted,
+    ConditionType::ResolvedRefs,
+    ConditionType::Available,
+    ConditionType::Healthy,
+];
+
+/// What deserves an event, compared with what was published.
+pub(super) fn turned(verdicts: &Verdicts, published: Option<&Status>) -> Vec<Event> {
+    let ready_again = ready(verdicts, published);
+    let mut events: Vec<Event> = CAUSES
+        .iter()
+        .filter_map(|kind| cause(verdict(verdicts, *kind)?, *kind, published, ready_again.is_some()))
+        .collect();
+    let in_trouble = CAUSES
+        .iter()
+        .any(|kind| verdict(verdicts, *kind).is_some_and(|verdict| trouble(verdict).is_some()));
+    if !in_trouble {
+        events.extend(verdict(verdicts, ConditionType::Stalled).and_then(|stalled| stuck(stalled, published)));
+    }
+    if events.is_empty() {
+        events.extend(interrupted(verdicts, published));
+    }
+    events.extend(ready_again);
+    events
+}
+
+/// A cause that turned bad, or that is over while something else still keeps the object from being ready.
+fn cause(verdict: &Verdict, kind: ConditionType, published: Option<&Status>, ready_again: bool) -> Option<Event> {
+    let before = find(published, kind);
+    let was_bad = before
+        .filter(|before| before.status == Truth::False.as_str())
+        .map(|before| before.reason.as_str());
+    match trouble(verdict) {
+        Some(reason) if was_bad != Some(reason.as_str()) => Some(event(EventSeverity::Warning, kind, verdict)),
+        Some(_) => None,
+        None => {
+            let over = verdict.truth == Truth::True
+                && was_bad.is_some_and(|reason| reason != Reason::Progressing.as_str())
+                && !ready_again;
+            over.then(|| event(EventSeverity::Normal, kind, verdict))
+        }
+    }
+}
+
+/// A roll-out that is stuck while the earlier revision serves.
+fn stuck(stalled: &Verdict, published: Option<&Status>) -> Option<Event> {
+    let before = find(published, ConditionType::Stalled);
+    let known =
+        before.is_some_and(|before| before.status == Truth::True.as_str() && before.reason == stalled.reason.as_str());
+    (stalled.truth == Truth::True && !known).then(|| event(EventSeverity::Warning, ConditionType::Stalled, stalled))
+}
+
+/// The object was ready and no longer is, although nothing is wrong but time: a roll-out, or a pod that went away.
+fn interrupted(verdicts: &Verdicts, published: Option<&Status>) -> Option<Event> {
+    let was_ready = find(published, ConditionType::Ready)?.status == Truth::True.as_str();
+    let available = verdict(verdicts, ConditionType::Available)?;
+    let rolling = verdict(verdicts, ConditionType::Reconciling)?.truth == Truth::True;
+    let severity = if rolling {
+        EventSeverity::Normal
+    } else {
+        EventSeverity::Warning
+    };
+    (was_ready && available.is_bad()).then(|| event(severity, ConditionType::Available, available))
+}
+
+/// The object turned ready, or is ready for another reason than before (complete, suspended, running again).
+fn ready(verdicts: &Verdicts, published: Option<&Status>) -> Option<Event> {
+    let ready = verdict(verdicts, ConditionType::Ready)?;
+    let known = find(published, ConditionType::Ready)
+        .is_some_and(|before| before.status == Truth::True.as_str() && before.reason == ready.reason.as_str());
+    (ready.truth == Truth::True && !known).then(|| event(EventSeverity::Normal, ConditionType::Ready, ready))
+}
+
+/// The reason of a bad condition; that pods are merely starting is no trouble.
+fn trouble(verdict: &Verdict) -> Option<Reason> {
+    (verdict.is_bad() && verdict.reason != Reason::Progressing).then_some(verdict.reason)
+}
+
+fn verdict(verdicts: &Verdicts, kind: ConditionType) -> Option<&Verdict> {
+    verdicts
+        .iter()
+        .find(|(candidate, _)| *candidate == kind)
+        .map(|(_, verdict)| verdict)
+}
+
+fn event(severity: EventSeverity, condition: ConditionType, verdict: &Verdict) -> Event {
+    let related: Option<ObjectReference> = verdict.related.clone();
+    Event {
+        severity,
+        condition,
+        reason: verdict.reason.as_str(),
+        note: clip(&verdict.message, MESSAGE),
+        related,
+    }
+}

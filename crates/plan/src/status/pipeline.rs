@@ -1,0 +1,60 @@
+//! What only a Pipeline's status has: its steps, and a cause that lies in one of their processors.
+
+use flowctl_api::{ConditionType, ExternalProcessor, status::StepStatus};
+
+use super::{conditions::find, verdict::Truth};
+use crate::{PipelineObserved, Wiring};
+
+/// One entry for every step that refers to an ExternalProcessor. A processor that is not there and one that does not
+/// grant this namespace look the same: nothing of it is shown without an endpoint.
+pub(super) fn steps(observed: &PipelineObserved, wiring: &Wiring) -> Vec<StepStatus> {
+    let shown = |(step, processor): (&crate::WiredStep, Option<&ExternalProcessor>)| StepStatus {
+        name: step.name.clone(),
+        reference: step.target.to_string(),
+        endpoint: step.endpoint.clone(),
+        ready: processor.map_or(Truth::Unknown.as_str(), ready).to_owned(),
+        pods: processor.and_then(|processor| processor.status.as_ref()?.pods.clone()),
+    };
+    wired(observed, wiring).map(shown).collect()
+}
+
+/// `ready/all` of those steps; `None` when there are none.
+pub(super) fn steps_ready(steps: &[StepStatus]) -> Option<String> {
+    let ready = steps.iter().filter(|step| step.ready == Truth::True.as_str()).count();
+    (!steps.is_empty()).then(|| format!("{ready}/{}", steps.len()))
+}
+
+/// The first step whose processor is not ready, with that processor's own `why`.
+pub(super) fn upstream(observed: &PipelineObserved, wiring: &Wiring) -> Option<String> {
+    let (step, processor) = wired(observed, wiring)
+        .filter_map(|(step, processor)| Some((step, processor?)))
+        .find(|(_, processor)| ready(processor) != Truth::True.as_str())?;
+    let why = processor
+        .status
+        .as_ref()
+        .map(|status| status.why.as_str())
+        .filter(|why| !why.is_empty());
+    Some(format!(
+        "{}: {}",
+        step.name,
+        why.unwrap_or("its ExternalProcessor is not ready yet")
+    ))
+}
+
+fn wired<'o>(
+    observed: &'o PipelineObserved,
+    wiring: &'o Wiring,
+) -> impl Iterator<Item = (&'o crate::WiredStep, Option<&'o ExternalProcessor>)> {
+    wiring.steps.iter().map(|step| {
+        let processor = step
+            .endpoint
+            .as_ref()
+            .and_then(|_| observed.processors.get(&step.target));
+        (step, processor.map(std::sync::Arc::as_ref))
+    })
+}
+
+fn ready(processor: &ExternalProcessor) -> &str {
+    let condition = find(processor.status.as_ref(), ConditionType::Ready);
+    condition.map_or(Truth::Unknown.as_str(), |condition| condition.status.as_str())
+}

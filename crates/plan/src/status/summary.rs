@@ -1,0 +1,188 @@
+//! What follows from the causes, the same for both kinds: Reconciling, Stalled, Ready, `why`, and when to look again.
+
+use std::time::Duration;
+
+use flowctl_api::{ConditionType, Reason, Status};
+use jiff::Timestamp;
+
+use super::{
+    conditions::{condition, find},
+    events::{Verdicts, turned},
+    failures::Outcome,
+    text::{WHY, clip},
+    verdict::{Truth, Verdict},
+    workload::Running,
+};
+use crate::{Event, Publication};
+
+/// The causes of a pass.
+#[derive(Clone, Debug)]
+pub(super) struct Causes {
+    pub(super) accepted: Verdict,
+    pub(super) resolved: Verdict,
+    pub(super) running: Running,
+    pub(super) healthy: Verdict,
+    pub(super) outcome: Outcome,
+}
+
+/// What the object itself says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Published<'a> {
+    pub(super) generation: Option<i64>,
+    pub(super) status: Option<&'a Status>,
+    pub(super) now: Timestamp,
+}
+
+/// Adds conditions and `why` to a status that holds everything else. `upstream` names a cause outside the object for
+/// pods that are not ready though nothing is wrong with them.
+pub(super) fn conclude(
+    mut status: Status,
+    causes: Causes,
+    upstream: Option<String>,
+    was: Published<'_>,
+) -> Publication {
+    let again = Again::after(&causes.outcome);
+    let verdicts = verdicts(causes);
+    status.observed_generation = was.generation;
+    status.why = why(&verdicts, upstream);
+    status.conditions = verdicts
+        .iter()
+        .map(|(kind, verdict)| condition(*kind, verdict, was.generation, was.status, was.now))
+        .collect();
+    let events: Vec<Event> = turned(&verdicts, was.status);
+    let wake_after = again.and_then(|again| again.pause(&status, was.now));
+    Publication {
+        status,
+        events,
+        wake_after,
+    }
+}
+
+fn verdicts(causes: Causes) -> Verdicts {
+    let Causes {
+        accepted,
+        resolved,
+        running,
+        healthy,
+        outcome,
+    } = causes;
+    let Running {
+        available: seen,
+        going_on,
+        stuck,
+        ..
+    } = running;
+    let (available, retrying) = match outcome {
+        Outcome::Refused(refusal) => (refusal, None),
+        Outcome::Retrying(message) => (seen, Some(message)),
+        Outcome::Fine => (seen, None),
+    };
+    let stalled = stalled([&accepted, &resolved, &available], stuck.as_ref());
+    let reconciling = reconciling(&stalled, retrying, going_on);
+    let ready = ready([&accepted, &resolved, &available, &healthy]);
+    [
+        (ConditionType::Accepted, accepted),
+        (ConditionType::ResolvedRefs, resolved),
+        (ConditionType::Available, available),
+        (ConditionType::Healthy, healthy),
+        (ConditionType::Reconciling, reconciling),
+        (ConditionType::Stalled, stalled),
+        (ConditionType::Ready, ready),
+    ]
+}
+
+fn stalled(causes: [&Verdict; 3], stuck: Option<&Verdict>) -> Verdict {
+    let cause = causes
+        .into_iter()
+        .find(|verdict| verdict.waits_for_a_person())
+        .or(stuck);
+    match cause {
+        Some(cause) => Verdict {
+            truth: Truth::True,
+            ..cause.clone()
+        },
+        None => Verdict::bad(Reason::NotStalled, "nothing waits for a person"),
+    }
+}
+
+/// Never together with Stalled: tools that read both (kstatus) would wait for what cannot come.
+fn reconciling(stalled: &Verdict, retrying: Option<String>, going_on: Option<String>) -> Verdict {
+    match (stalled.truth, retrying, going_on) {
+        (Truth::True, ..) => Verdict::bad(Reason::Idle, "nothing goes on until a person acts; Stalled says why"),
+        (_, Some(message), _) => Verdict::good(Reason::ApplyRetrying, message),
+        (_, None, Some(message)) => Verdict::good(Reason::Progressing, message),
+        (_, None, None) => Verdict::bad(Reason::Idle, "nothing is going on"),
+    }
+}
+
+/// Accepted, ResolvedRefs and Available must be True; Healthy must not be False.
+fn ready(causes: [&Verdict; 4]) -> Verdict {
+    let [accepted, resolved, available, healthy] = causes;
+    let missing = [accepted, resolved, available]
+        .into_iter()
+        .find(|verdict| verdict.truth != Truth::True);
+    let bad = missing.or_else(|| Some(healthy).filter(|healthy| healthy.is_bad()));
+    if let Some(bad) = bad {
+        return Verdict {
+            truth: Truth::False,
+            ..bad.clone()
+        };
+    }
+    let reason = match available.reason {
+        Reason::Complete => Reason::Complete,
+        Reason::Suspended => Reason::Suspended,
+        _ => Reason::Ready,
+    };
+    Verdict::good(reason, available.message.clone())
+}
+
+/// The first cause in one line; empty when Ready.
+fn why(verdicts: &Verdicts, upstream: Option<String>) -> String {
+    let [.., (_, ready)] = verdicts;
+    if ready.truth == Truth::True {
+        return String::new();
+    }
+    let waits = matches!(ready.reason, Reason::Progressing | Reason::ProgressDeadlineExceeded);
+    match upstream {
+        Some(upstream) if waits => clip(&upstream, WHY),
+        _ => clip(&format!("{}: {}", ready.reason, ready.message), WHY),
+    }
+}
+
+/// A write that failed is tried again after as long as it has been failing, within bounds: the pause doubles without
+/// a counter that an operator's restart would lose.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    /// The condition that tells since when.
+    since: ConditionType,
+    shortest: Duration,
+    longest: Duration,
+}
+
+// === impl Again ===
+
+impl Again {
+    fn after(outcome: &Outcome) -> Option<Self> {
+        let shortest = Duration::from_secs(1);
+        match outcome {
+            Outcome::Fine => None,
+            Outcome::Refused(_) => Some(Self {
+                since: ConditionType::Available,
+                shortest,
+                longest: Duration::from_mins(5),
+            }),
+            // Reconciling may have been True for long before the write failed, so the bound is lower.
+            Outcome::Retrying(_) => Some(Self {
+                since: ConditionType::Reconciling,
+                shortest,
+                longest: Duration::from_secs(30),
+            }),
+        }
+    }
+
+    fn pause(self, status: &Status, now: Timestamp) -> Option<Duration> {
+        let since = find(Some(status), self.since)?.last_transition_time.0;
+        let failing = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        Some(failing.clamp(self.shortest, self.longest))
+    }
+}
