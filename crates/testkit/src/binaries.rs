@@ -6,7 +6,7 @@ mod build;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, command};
 
 /// A program of the cluster or for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,6 +134,17 @@ impl Binaries {
             .map(|program| Ok((*program, locate(*program)?)))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { paths })
+    }
+
+    /// A program that the user has (on `PATH`), else built: for a cluster that is not ours.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub async fn of_user_or_built(program: Program) -> Result<Self> {
+        match command::find(program.file_name(), &[]) {
+            Some(path) => Ok(Self { paths: vec![(program, path)] }),
+            None => Self::ensure(&[program]).await,
+        }
     }
 
     /// Where a program is.

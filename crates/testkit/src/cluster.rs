@@ -3,7 +3,15 @@
 
 mod access;
 mod api;
+mod cgroups;
+mod containerd;
 mod control_plane;
+mod dns;
+mod existing;
+mod kubelet;
+mod network;
+mod node;
+mod state;
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +19,16 @@ use kube::Client;
 use tokio::process::Command;
 
 use crate::binaries::{Binaries, Program};
+use crate::image::Archive;
 use crate::supervisor::Supervisor;
 use crate::{Error, Result, command};
 use access::Access;
+use containerd::Containerd;
+use existing::Tool;
+use state::State;
 
 pub use crate::tier::Tier;
+pub use containerd::Loaded;
 
 /// The one node of a node cluster, and the value of its label `kubernetes.io/hostname`.
 pub const NODE_NAME: &str = "flowctl-node";
@@ -40,7 +53,19 @@ pub struct Cluster {
     access: Access,
     binaries: Binaries,
     audit_log: Option<PathBuf>,
+    images: Images,
     supervisor: Option<Supervisor>,
+}
+
+/// How images get into a cluster.
+#[derive(Clone, Debug)]
+enum Images {
+    /// There is no node.
+    Nowhere,
+    /// Through our own containerd.
+    Containerd(Containerd),
+    /// Through the tool that made the cluster.
+    Tool(Tool),
 }
 
 // === impl Cluster ===
@@ -56,7 +81,65 @@ impl Cluster {
                 "the plain tier has no cluster: use Tier::Api or Tier::Node",
             )),
             Tier::Api => api::start(&options).await,
-            Tier::Node => Err(Error::impossible("the node tier is not there yet")),
+            Tier::Node => node::start(&options).await,
+        }
+    }
+
+    /// The node cluster that runs on after this process: the one that is up already (instantly), or a new one.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn up(options: Options) -> Result<Self> {
+        if let Some(running) = node::attach().await? {
+            return Ok(running);
+        }
+        let mut cluster = node::start(&options).await?;
+        if let Some(supervisor) = &mut cluster.supervisor {
+            supervisor.detach()?;
+        }
+        if let Some(state) = State::read(&cluster.directory) {
+            State { is_detached: true, ..state }.write(&cluster.directory)?;
+        }
+        cluster.supervisor = None;
+        Ok(cluster)
+    }
+
+    /// The node cluster that [`Self::up`] left running, if it still runs.
+    ///
+    /// # Errors
+    /// When its supervisor runs but its apiserver does not answer.
+    pub async fn attach() -> Result<Option<Self>> {
+        node::attach().await
+    }
+
+    /// Stops the node cluster of this machine and waits until nothing is left, also of one that was killed. Returns
+    /// whether there was any.
+    ///
+    /// # Errors
+    /// Names what could not be removed.
+    pub async fn down() -> Result<bool> {
+        let stopping = tokio::task::spawn_blocking(node::down);
+        stopping.await.map_err(|error| Error::impossible(format!("stopping the cluster failed: {error}")))?
+    }
+
+    /// A cluster that the user already has, by the name of its context. It is neither started nor stopped.
+    ///
+    /// # Errors
+    /// When there is no such context or its apiserver does not answer.
+    pub async fn existing(context: &str) -> Result<Self> {
+        existing::open(context).await
+    }
+
+    /// Loads an image tar ([`crate::image`]) unless the cluster has exactly this image.
+    ///
+    /// # Errors
+    /// When there is no node, no such file, or no way into somebody else's cluster.
+    pub async fn load_image(&self, tar: &Path) -> Result<Loaded> {
+        let archive = Archive::read(tar)?;
+        match &self.images {
+            Images::Nowhere => Err(Error::impossible("the API tier has no node, so there is no place for images")),
+            Images::Containerd(containerd) => containerd.load(&archive).await,
+            Images::Tool(tool) => tool.load(&archive).await.map(|()| Loaded::Now),
         }
     }
 
@@ -70,7 +153,7 @@ impl Cluster {
         &self.directory
     }
 
-    /// A kubeconfig with every right.
+    /// A kubeconfig with every right; of an existing cluster, the user's.
     pub fn kubeconfig(&self) -> &Path {
         &self.access.kubeconfig
     }
@@ -147,7 +230,10 @@ impl Cluster {
     /// # Errors
     /// When helm cannot be built.
     pub async fn helm_command(&self) -> Result<Command> {
-        let helm = Binaries::ensure(&[Program::Helm]).await?;
+        let helm = match &self.images {
+            Images::Tool(_) => Binaries::of_user_or_built(Program::Helm).await?,
+            Images::Nowhere | Images::Containerd(_) => Binaries::ensure(&[Program::Helm]).await?,
+        };
         let mut command = Command::new(helm.path(Program::Helm)?);
         self.access.environment(&mut command);
         command.args(

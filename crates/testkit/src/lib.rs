@@ -14,6 +14,8 @@ pub mod cluster;
 pub mod command;
 mod error;
 pub mod fake_kubelet;
+pub mod image;
+pub mod images;
 mod packages;
 mod ports;
 pub mod preflight;

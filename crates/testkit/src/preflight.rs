@@ -48,6 +48,23 @@ pub fn forecast(tier: Tier) -> Result<Forecast> {
     })
 }
 
+/// Says what will be installed and built, how long it takes and how much disk it needs; nothing if there is nothing.
+///
+/// # Errors
+/// As [`forecast`].
+pub fn announce(tier: Tier) -> Result<()> {
+    let Forecast { builds, packages, build_seconds, gigabytes } = forecast(tier)?;
+    if !packages.is_empty() {
+        eprintln!("to install: {}", packages.join(" "));
+    }
+    if !builds.is_empty() {
+        let names = builds.iter().map(|program| program.file_name()).collect::<Vec<_>>().join(" ");
+        let minutes = build_seconds.div_ceil(60);
+        eprintln!("to build, once per machine: {names} (about {minutes} min on two cores, {gigabytes} GB of disk)");
+    }
+    Ok(())
+}
+
 /// Whether a tier can run here, after what the forecast says was done.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use super::{Program, Recipe, cache_directory, forecast_seconds, missing, project_root};
+use super::{Program, Recipe, cache_directory, missing, project_root};
 use crate::{Error, Result, command};
 
 /// How often a waiting builder says that it waits.
@@ -30,13 +30,6 @@ pub(super) async fn build(programs: &[Program]) -> Result<()> {
     let _lock = lock(&cache.join("lock")).await?;
     // Whoever held the lock may have built some of them.
     let programs = missing(programs)?;
-    let minutes = forecast_seconds(&programs).div_ceil(60);
-    if !programs.is_empty() {
-        eprintln!(
-            "building {} programs for the local cluster, once per machine: about {minutes} min on two cores",
-            programs.len()
-        );
-    }
     for (index, program) in programs.iter().enumerate() {
         let name = program.file_name();
         let begun = Instant::now();

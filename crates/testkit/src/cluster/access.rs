@@ -28,27 +28,32 @@ pub(super) struct Access {
 // === impl Access ===
 
 impl Access {
-    /// Reads a kubeconfig.
+    /// Reads a kubeconfig of ours.
     pub(super) async fn read(kubeconfig: &Path, context: Option<&str>) -> Result<Self> {
+        let file = Kubeconfig::read_from(kubeconfig).map_err(unusable(kubeconfig))?;
+        Self::new(file, kubeconfig.to_owned(), context).await
+    }
+
+    /// Reads the user's kubeconfig: `KUBECONFIG`, which may name several files, else `~/.kube/config`.
+    pub(super) async fn of_user(context: &str) -> Result<Self> {
+        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
+        let place = std::env::var_os("KUBECONFIG").map(PathBuf::from).or(home).unwrap_or_default();
+        let file = Kubeconfig::read().map_err(unusable(&place))?;
+        Self::new(file, place, Some(context)).await
+    }
+
+    async fn new(file: Kubeconfig, kubeconfig: PathBuf, context: Option<&str>) -> Result<Self> {
         // Only ring is compiled in; saying so makes that independent of what else links rustls. An error means that
         // somebody else said it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let unusable = |error| Error::impossible(format!("cannot use {}: {error}", kubeconfig.display()));
-        let file = Kubeconfig::read_from(kubeconfig).map_err(unusable)?;
-        let options = KubeConfigOptions {
-            context: context.map(str::to_owned),
-            ..KubeConfigOptions::default()
-        };
-        let mut config = Config::from_custom_kubeconfig(file, &options).await.map_err(unusable)?;
+        let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+        let config = Config::from_custom_kubeconfig(file, &options).await;
+        let mut config = config.map_err(unusable(&kubeconfig))?;
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(READ);
         config.write_timeout = Some(WRITE);
-        Ok(Self {
-            kubeconfig: kubeconfig.to_owned(),
-            context: context.map(str::to_owned),
-            config,
-        })
+        Ok(Self { kubeconfig, context: context.map(str::to_owned), config })
     }
 
     pub(super) fn client(&self) -> Result<Client> {
@@ -77,6 +82,11 @@ impl Access {
 }
 
 const AUTHENTICATED: &str = "system:authenticated";
+
+fn unusable(path: &Path) -> impl FnOnce(kube::config::KubeconfigError) -> Error {
+    let path = path.display().to_string();
+    move |error| Error::impossible(format!("cannot use the kubeconfig {path}: {error}"))
+}
 
 /// Writes a kubeconfig with one context. JSON is YAML.
 pub(super) fn write_kubeconfig(path: &Path, server: &str, authority: &str, token: &str) -> Result<()> {

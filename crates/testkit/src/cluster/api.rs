@@ -6,7 +6,7 @@ use std::path::Path;
 use flowctl_supervisor::Undo;
 
 use super::control_plane::{Addresses, ControlPlane};
-use super::{Cluster, Options, Tier};
+use super::{Cluster, Images, Options, Tier};
 use crate::binaries::{Binaries, Program};
 use crate::supervisor::{self, Supervisor};
 use crate::{Error, Result, ports, preflight};
@@ -20,6 +20,7 @@ const WITHOUT: [&str; 2] = ["node-lifecycle-controller", "taint-eviction-control
 
 pub(super) async fn start(options: &Options) -> Result<Cluster> {
     preflight::can_run(Tier::Api)?;
+    preflight::announce(Tier::Api)?;
     let binaries = Binaries::ensure(Program::API).await?;
     sweep();
     let mut attempt = 1;
@@ -62,6 +63,7 @@ async fn try_start(options: &Options, binaries: &Binaries) -> Result<Cluster> {
         access,
         binaries: binaries.clone(),
         audit_log,
+        images: Images::Nowhere,
         supervisor,
     })
 }
