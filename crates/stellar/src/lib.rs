@@ -1,5 +1,6 @@
 //! Ledgers: archives on disk, XDR, and what can be read from them. [`Archive`] reads a folder of
-//! ledger files as Galexie writes them, and [`json`] turns a ledger to JSON and back. This crate does not interpret what happened in a ledger and
+//! ledger files as Galexie writes them, [`json`] turns a ledger to JSON and back, and [`sample`]
+//! makes ledgers for demos and tests. This crate does not interpret what happened in a ledger and
 //! never waits for one: who follows a growing archive decides when to look again.
 
 mod archive;
