@@ -25,6 +25,9 @@ pub struct Diagnostic {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics(Vec<Diagnostic>);
 
+/// How many faults are shown in one message: a generated file can have thousands with one cause.
+const SHOWN: usize = 50;
+
 // === impl Diagnostic ===
 
 impl Diagnostic {
@@ -69,8 +72,11 @@ impl std::error::Error for Diagnostic {}
 // === impl Diagnostics ===
 
 impl Diagnostics {
-    /// `Ok` when there is no fault, else all faults by position and path.
-    pub(crate) fn none_or(mut faults: Vec<Diagnostic>) -> Result<(), Self> {
+    /// `Ok` when there is no fault, else all faults by position.
+    ///
+    /// # Errors
+    /// The faults, when there are any.
+    pub fn none_or(mut faults: Vec<Diagnostic>) -> Result<(), Self> {
         if faults.is_empty() {
             return Ok(());
         }
@@ -118,7 +124,12 @@ impl fmt::Display for Diagnostics {
             return fault.fmt(f);
         }
         write!(f, "{} errors", self.0.len())?;
-        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault:#}"))
+        let mut shown = self.0.iter().take(SHOWN);
+        shown.try_for_each(|fault| write!(f, "\n  {fault:#}"))?;
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
     }
 }
 

@@ -92,6 +92,18 @@ impl Step {
     pub fn position(&self) -> Option<Position> {
         self.origin.position
     }
+
+    /// Where a key of the step stands, by its path below the step (`config.retry.initial`); else the nearest key above it,
+    /// else the step.
+    pub fn position_of(&self, key: &str) -> Option<Position> {
+        self.origin.at(key)
+    }
+
+    /// The path of the step in the file it was read from, for example `pipelines.x.processors[1]`; empty when it was not
+    /// read.
+    pub fn path(&self) -> &str {
+        &self.origin.path
+    }
 }
 
 // === impl PipelineFile ===

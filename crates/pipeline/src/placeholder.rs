@@ -19,7 +19,7 @@ use crate::model::{PipelineFile, Step};
 enum Piece<'a> {
     Literal(&'a str),
     Variable(&'a str),
-    /// What stands between `${` and `}` (or the end) when it is no name.
+    /// From `${` to `}`, or to the end, when what stands between is no name.
     Malformed(&'a str),
 }
 
@@ -63,8 +63,8 @@ pub fn expand(file: &PipelineFile, lookup: impl Fn(&str) -> Option<String>) -> R
                             format!("the variable {name:?} is not set"),
                             "set it in the environment of the process that runs the pipeline".to_owned(),
                         ),
-                        Piece::Malformed(inner) => (
-                            format!("\"${{{inner}\" is not a placeholder"),
+                        Piece::Malformed(written) => (
+                            format!("{written:?} is not a placeholder"),
                             "write ${NAME} with letters, digits and _, or $${ for a literal ${".to_owned(),
                         ),
                     };
@@ -150,17 +150,17 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
             continue;
         }
         pieces.push(Piece::Literal(before));
-        let (inner, after) = match after.split_once('}') {
-            Some((name, after)) if is_name(name) => {
-                pieces.push(Piece::Variable(name));
-                rest = after;
+        let end = match after.find('}') {
+            Some(end) if is_name(&after[..end]) => {
+                pieces.push(Piece::Variable(&after[..end]));
+                rest = &after[end + 1..];
                 continue;
             }
-            Some((inner, after)) => (inner, after),
-            None => (after, ""),
+            Some(end) => at + 2 + end + 1,
+            None => rest.len(),
         };
-        pieces.push(Piece::Malformed(inner));
-        rest = after;
+        pieces.push(Piece::Malformed(&rest[at..end]));
+        rest = &rest[end..];
     }
     pieces.push(Piece::Literal(rest));
     pieces.retain(|piece| *piece != Piece::Literal(""));

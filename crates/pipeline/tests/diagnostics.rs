@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use flowctl_pipeline::{Diagnostics, PipelineFile, Step, check_runnable, limits, read};
+use flowctl_pipeline::{Diagnostics, PipelineFile, Step, check_runnable, read};
 
 /// Renders what is said about each file of a table.
 fn report(files: &[(&str, &str)], judge: impl Fn(&str) -> Result<PipelineFile, Diagnostics>) -> String {
@@ -356,66 +356,6 @@ extra: 1
     let positions: Vec<_> = faults.iter().map(|fault| fault.position).collect();
     assert!(positions.is_sorted(), "{positions:?}");
     insta::assert_snapshot!(faults.render("/etc/flowctl/pipeline.yaml"));
-}
-
-/// A few lines of YAML can describe gigabytes: a runner with 64 MiB would be killed without a word.
-#[test]
-fn bombs_are_refused_by_name() {
-    let mut laughs = String::from("pipelines:\n  x:\n    a0: &a0 [lol, lol]\n");
-    for level in 1..40 {
-        let below = level - 1;
-        writeln!(laughs, "    a{level}: &a{level} [*a{below}, *a{below}, *a{below}]").expect("a String takes all");
-    }
-    let deep_flow = format!("pipelines: {}", "[".repeat(100_000));
-    let deep_map = (0..70).fold(String::new(), |text, depth| text + &"  ".repeat(depth) + "a:\n");
-    let deep_flow_closed = format!("pipelines: {}{}", "[".repeat(70), "]".repeat(70));
-    let many = format!("pipelines: [{}]", "1,".repeat(150_000));
-    let large = format!("pipelines:\n  x:\n    name: {}\n", "a".repeat(1024 * 1024));
-    let anchors = (0..2_000).fold("pipelines:\n".to_owned(), |text, index| {
-        format!("{text}  k{index}: &a{index} v\n")
-    });
-    let aliases = format!("pipelines:\n  a: &a v\n  b: [{}]\n", "*a, ".repeat(2_000));
-    let documents = "---\na: 1\n".repeat(1_000);
-    let bombs = [
-        ("billion laughs", laughs),
-        ("deep flow", deep_flow),
-        ("deep flow, closed", deep_flow_closed),
-        ("deep map", deep_map),
-        ("many values", many),
-        ("large", large),
-        ("many anchors", anchors),
-        ("many aliases", aliases),
-        ("many documents", documents),
-    ];
-    let mut report = String::new();
-    for (title, text) in &bombs {
-        let faults = read(text).expect_err(title);
-        writeln!(report, "{title}: {}", faults.render("p.yaml")).expect("a String takes all");
-    }
-    insta::assert_snapshot!(report);
-}
-
-/// The largest files that are allowed must be read, or the limits would be lower than they say.
-#[test]
-fn files_just_within_the_limits_are_read() {
-    let frame = |value: &str| {
-        format!("pipelines:\n  x:\n    source: {{type: A, config: {{value: {value}}}}}\n    consumers: [{{type: B}}]\n")
-    };
-    // The map of the document, `pipelines`, `x`, `source` and `config` are five.
-    let deep = |levels: usize| frame(&format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
-    assert!(read(&deep(limits::MAX_DEPTH - 5)).is_ok());
-    assert!(read(&deep(limits::MAX_DEPTH - 4)).is_err());
-
-    let sized = |bytes: usize| {
-        let empty = frame("\"\"").len();
-        frame(&format!("\"{}\"", "a".repeat(bytes - empty)))
-    };
-    assert!(read(&sized(limits::MAX_BYTES)).is_ok());
-    assert!(read(&sized(limits::MAX_BYTES + 1)).is_err());
-
-    let counted = |values: usize| frame(&format!("[{}]", vec!["1"; values].join(",")));
-    assert!(read(&counted(limits::MAX_NODES - 100)).is_ok());
-    assert!(read(&counted(limits::MAX_NODES)).is_err());
 }
 
 /// A file that the planner made has no lines: its faults name the path.

@@ -9,276 +9,8 @@ use flowctl_pipeline::{read, write};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
+use support::awkward::{awkward_texts, awkward_values};
 use support::{as_value, file_with, file_with_config, seen_by_go, tree};
-
-/// Texts that some YAML reader takes for something else, or changes.
-fn awkward_texts() -> Vec<String> {
-    let mut texts: Vec<String> = [
-        // booleans and nulls of YAML 1.1 and 1.2
-        "yes",
-        "Yes",
-        "YES",
-        "no",
-        "on",
-        "On",
-        "off",
-        "y",
-        "Y",
-        "n",
-        "N",
-        "true",
-        "True",
-        "TRUE",
-        "tRuE",
-        "false",
-        "~",
-        "null",
-        "Null",
-        "NULL",
-        "nULL",
-        "",
-        // numbers
-        "0",
-        "00",
-        "0123",
-        "0o17",
-        "0O17",
-        "017",
-        "08",
-        "1_000",
-        "1__000",
-        "_1",
-        "1_",
-        "1e3",
-        "1E3",
-        "1e",
-        "e3",
-        "1.0",
-        "1.",
-        ".5",
-        "+1",
-        "-1",
-        "+",
-        "-",
-        "0x1f",
-        "0X1F",
-        "0b101",
-        "-0x1f",
-        "0x",
-        "1e999",
-        "18446744073709551616",
-        "-9223372036854775809",
-        ".inf",
-        "-.inf",
-        "+.INF",
-        ".nan",
-        ".NaN",
-        "inf",
-        "nan",
-        "Infinity",
-        "1:30",
-        "190:20:30",
-        "1:30.5",
-        "0o_7",
-        "0.1_0",
-        // dates
-        "2020-01-01",
-        "2020-1-1",
-        "2020-01-01T00:00:00Z",
-        "2020-01-01 00:00:00",
-        "2020-01-01t00:00:00.5-05:00",
-        "2020-13-45",
-        "20200101",
-        // indicators
-        "<<",
-        "=",
-        "-",
-        "--",
-        "---",
-        "--- a",
-        "...",
-        "... b",
-        "?",
-        "? a",
-        ":",
-        ": a",
-        ",",
-        "[",
-        "]",
-        "[a]",
-        "{",
-        "}",
-        "{a: b}",
-        "#",
-        "# a",
-        "a #b",
-        "a# b",
-        "&a",
-        "*a",
-        "!a",
-        "!!str a",
-        "|",
-        "|-",
-        ">",
-        ">-",
-        "%",
-        "%YAML 1.2",
-        "@a",
-        "`a",
-        "'",
-        "''",
-        "'a'",
-        "\"",
-        "\"a\"",
-        "it's",
-        "a\"b",
-        "a: b",
-        "a:",
-        "a:b",
-        ":a",
-        "a - b",
-        "- a",
-        "-a",
-        "a, b",
-        "a\\b",
-        "\\",
-        "\\n",
-        "${NAME}",
-        "$${NAME}",
-        "a ${NAME} b",
-        "${A}:${B}",
-        // white space
-        " ",
-        "  ",
-        " a",
-        "a ",
-        "\t",
-        "\ta",
-        "a\t",
-        "a\tb",
-        "\n",
-        "\n\n",
-        "a\n",
-        "a\n\n",
-        "a\n\n\n",
-        "\na",
-        "a\nb",
-        "a\nb\n",
-        "a\n b",
-        " a\nb",
-        "  a\n b\n",
-        "\ta\nb",
-        "a\n\tb\n",
-        "a \nb ",
-        "a\n\n\nb",
-        "a\r\nb",
-        "a\rb",
-        "\r",
-        "\r\n",
-        "a\n \n b\n",
-        " \n",
-        "\n ",
-        "a\n ",
-        "a\n  \n",
-        "# a\nb",
-        "---\na",
-        "a\n---\nb",
-        "a\n...\nb\n",
-        "key: value\nlist:\n  - 1\n",
-        "%a\nb\n",
-        "- a\n- b",
-        // unicode
-        "é",
-        "字",
-        "😀",
-        "a😀b\n😀",
-        "\u{85}",
-        "a\u{85}b",
-        "a\u{85}\nb\n",
-        "\u{a0}",
-        "\u{2028}",
-        "a\u{2028}b",
-        "a\u{2029}b\nc\n",
-        "\u{feff}",
-        "\u{feff}a",
-        "a\u{feff}b\nc",
-        "\u{200b}",
-        "\u{202e}abc",
-        "\u{e000}",
-        "\u{fffd}",
-        "\u{ffff}",
-        "\u{fffe}",
-        "\u{10ffff}",
-        "\u{1f468}\u{200d}\u{1f469}",
-        "\0",
-        "a\0b",
-        "\u{1}",
-        "\u{7}",
-        "\u{8}",
-        "\u{b}",
-        "\u{c}",
-        "\u{1b}[31m",
-        "\u{7f}",
-        "\u{80}",
-        "\u{9f}",
-        "a\u{1}\nb\n",
-        "a\u{7f}\nb\n",
-    ]
-    .into_iter()
-    .map(str::to_owned)
-    .collect();
-    texts.push("long ".repeat(2_000));
-    texts.push("x".repeat(5_000));
-    texts.push(format!("{}\n{}\n", "word ".repeat(100).trim_end(), "y".repeat(300)));
-    texts.push("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".repeat(20));
-    texts
-}
-
-fn awkward_values() -> Vec<Value> {
-    let mut values: Vec<Value> = awkward_texts().into_iter().map(Value::from).collect();
-    values.extend([
-        json!(null),
-        json!(true),
-        json!(false),
-        json!(0),
-        json!(-1),
-        json!(u64::MAX),
-        json!(i64::MIN),
-        json!(i64::MAX),
-        json!(0.0),
-        json!(-0.0),
-        json!(1.0),
-        json!(1.5),
-        json!(1e21),
-        json!(1e-7),
-        json!(5e-324),
-        json!(f64::MAX),
-        json!(0.1),
-        json!(123456789.123),
-        json!(1e15),
-        json!(1e16),
-        json!(1e17),
-        json!(-1e300),
-        json!([]),
-        json!({}),
-        json!([[]]),
-        json!([{}]),
-        json!({"a": {}}),
-        json!({"a": []}),
-        json!([[], [[]], {}]),
-        json!([[1, [2, [3]]], [{"a": [{"b": [1]}]}]]),
-        json!([null, [null], {"a": null}]),
-        json!({"a": {"b": {"c": [{"d": 1, "e": 2}, [1, 2]]}}}),
-        json!(["a\nb\n", " a\nb", ["a\nb\n"]]),
-        json!([{"a": "b\nc\n", "d": "e\n"}, "f\n\n"]),
-    ]);
-    // Each text also as an item of a list, in a list of lists, and as a key.
-    for text in awkward_texts() {
-        values.push(json!([text, [text], {"a": text}]));
-        values.push(json!({ text.clone(): 1, "z": {text: "last"} }));
-    }
-    values
-}
 
 fn compare(documents: &[(String, Value)]) {
     let texts: Vec<String> = documents.iter().map(|(text, _)| text.clone()).collect();
@@ -450,6 +182,55 @@ fn what_a_user_writes_means_the_same_here_and_in_go() {
         differences.is_empty(),
         "read differently here and in Go:\n{differences}"
     );
+}
+
+/// The same for whatever looks a little like a number or a word of YAML.
+#[test]
+fn generated_scalars_mean_the_same_here_and_in_go() {
+    let documents = RefCell::new(Vec::new());
+    let scalar = prop_oneof![
+        "[-+]?(0[xXoObB]?)?[0-9_]{0,6}(\\.[0-9_]{0,4})?([eE][-+]?[0-9_]{0,3})?",
+        "[-+._0-9a-fxobeE]{1,8}",
+        "[-+]?[0-9]{15,22}(\\.[0-9]{0,3})?",
+        "[0-9]{1,2}:[0-9]{1,2}(:[0-9]{1,2})?",
+        "\\.[0-9_]{1,5}([eE][-+]?[0-9_]{1,3})?",
+        "[-+]?\\.?(inf|Inf|INF|nan|NaN|NAN|iNF)",
+        "[tT][rR][uU][eE]|[nN][uU][lL]{2}|[fF]alse|[yYnN]|[oO][nN]|~",
+    ];
+    let mut runner = TestRunner::new(Config {
+        cases: 8_000,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let collected = runner.run(&scalar, |scalar| {
+        let text =
+            format!("pipeline: {{source: {{type: S, config: {{value: {scalar} }}}}, consumers: [{{type: C}}]}}\n");
+        documents.borrow_mut().push((scalar, text));
+        Ok(())
+    });
+    collected.unwrap_or_else(|error| panic!("{error}"));
+    let documents = documents.into_inner();
+    let texts: Vec<_> = documents.iter().map(|(_, text)| text.clone()).collect();
+    let Some(seen) = seen_by_go(&texts) else { return };
+    let (mut differences, mut numbers) = (String::new(), 0);
+    for ((scalar, text), seen) in documents.iter().zip(seen) {
+        // pipeline, source (after consumers), config, value: each a map with its entries in order of their names.
+        let go = seen.pointer("/1/0/1/1/1/1/1/0/1/1/0/1").unwrap_or(&seen);
+        let ours = match read(text) {
+            Ok(file) => tree(&file.source.config["value"]),
+            Err(error) => json!(["error", error.to_string()]),
+        };
+        numbers += usize::from(ours[0] == "int" || ours[0] == "float");
+        let is_known = go[0] == "time" || (ours[0] == "error" && (go[0] == "error" || go[0] == "float"));
+        if ours != *go && !is_known {
+            differences += &format!("{scalar:?}: ours {ours}, Go {go}\n");
+        }
+    }
+    assert!(
+        differences.is_empty(),
+        "read differently here and in Go:\n{differences}"
+    );
+    assert!(numbers > 1_000, "only {numbers} numbers were compared");
 }
 
 fn any_text() -> impl Strategy<Value = String> {

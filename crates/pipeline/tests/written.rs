@@ -82,3 +82,20 @@ fn order_is_kept() {
     let keys: Vec<_> = file.source.config.keys().collect();
     assert_eq!(keys, ["z", "a", "m"]);
 }
+
+/// A file that explains itself at length, was edited on Windows, or begins with a byte order mark would be refused.
+#[test]
+fn comments_and_line_ends_of_editors_are_read() {
+    let comments = "# a comment\n".repeat(500);
+    let body = "source: {type: A} # here\n  consumers:\n  - type: B\n";
+    let plain = read(&format!("pipeline:\n  {body}"));
+    assert!(plain.is_ok(), "{plain:?}");
+    assert_eq!(
+        read(&format!("{comments}---\npipeline:\n{comments}  {body}{comments}...\n")),
+        plain
+    );
+    assert_eq!(
+        read(&format!("\u{feff}pipeline:\n  {body}").replace('\n', "\r\n")),
+        plain
+    );
+}

@@ -106,12 +106,12 @@ impl Reader {
         };
         let entries = self.distinct(entries, PATH);
         if let [_, (_, (second, _)), ..] = entries.as_slice() {
-            let names: Vec<_> = entries.iter().map(|(name, _)| *name).collect();
-            let problem = format!(
-                "{} pipelines in one file ({}); a file holds one",
-                names.len(),
-                names.join(", ")
-            );
+            let mut names: Vec<_> = entries.iter().take(5).map(|(name, _)| *name).collect();
+            if entries.len() > names.len() {
+                names.push("…");
+            }
+            let count = entries.len();
+            let problem = format!("{count} pipelines in one file ({}); a file holds one", names.join(", "));
             self.fault_with(*second, PATH, problem, "split the file");
         }
         let mut files = Vec::new();

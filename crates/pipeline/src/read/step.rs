@@ -79,14 +79,16 @@ impl Reader {
             .get("type")
             .and_then(Node::text)
             .and_then(|kind| catalogue::lookup(place, kind));
+        let has_config = node.get("config").is_some();
         let fields = self.fields(node, path, &STEP_KEYS, |key| {
             if key == "processorRef" {
                 return Some(refer(place));
             }
             let key = known?.key(key)?.name;
-            Some(format!(
-                "it belongs under \"config\": indent {key:?} by two more spaces"
-            ))
+            Some(match has_config {
+                true => format!("it belongs under \"config\": indent {key:?} by two more spaces"),
+                false => format!("put \"config:\" above {key:?} and indent it by two more spaces"),
+            })
         });
         let position = if place == Place::Source { at } else { node.position };
         let mut origin = Origin {

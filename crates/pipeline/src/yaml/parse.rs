@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
+use serde_json::Number;
+use serde_saphyr::granit_parser::{Event, Marker, Options, Parser, ScalarStyle, Span, Tag};
 
 use crate::diagnostic::Diagnostic;
 use crate::limits::{MAX_ALIASES, MAX_BYTES, MAX_DEPTH, MAX_NODES};
@@ -69,7 +70,10 @@ pub(crate) fn parse(text: &str) -> Result<Document, Diagnostic> {
         return Err(Diagnostic::new(None, "", problem));
     }
     let mut builder = Builder::default();
-    for event in Parser::new_from_str(text) {
+    let mut options = Options::default();
+    // Another crate of the build may switch comments on; a parser that hands them out limits how many may follow another.
+    options.set_emit_comments(false);
+    for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|error| explain(&error))?;
         builder.event(event, span)?;
     }
@@ -304,47 +308,50 @@ impl Builder {
         Ok(entries)
     }
 
+    /// What a scalar is. One that is wrong counts as a text, so that it is told once.
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Content {
-        let core = tag.map(|tag| tag.core_suffix().unwrap_or_default());
-        let content = match (core, tag) {
-            (None, _) if style != ScalarStyle::Plain => Some(Content::Text(text.to_owned())),
-            (None, _) => resolve(text).content(text),
-            (Some("str"), _) => Some(Content::Text(text.to_owned())),
-            (Some(core), Some(tag)) => return self.tagged(text, core, tag, at),
-            (Some(_), None) => None,
-        };
-        content.unwrap_or_else(|| {
-            let fault = Diagnostic::new(Some(at), "", format!("the number {text} is not finite"));
-            self.faults.push(fault.hint("put it in quotes if it is a text"));
-            Content::Null
-        })
-    }
-
-    fn tagged(&mut self, text: &str, core: &str, tag: &Tag, at: Position) -> Content {
-        match (core, resolve(text)) {
-            ("null", Meaning::Null) => return Content::Null,
-            ("bool", Meaning::Flag(flag)) => return Content::Flag(flag),
-            ("int", Meaning::Number(number)) if !number.is_f64() => return Content::Number(number),
-            ("float", Meaning::Number(number)) => {
-                let float = number.as_f64().and_then(serde_json::Number::from_f64);
-                return Content::Number(float.unwrap_or(number));
-            }
-            ("int" | "float" | "bool" | "null", _) => {
-                let problem = format!("{text:?} does not fit the tag {}", tag.original());
-                self.faults
-                    .push(Diagnostic::new(Some(at), "", problem).hint("remove the tag"));
-            }
-            // A tag of its own on a text, such as `!`.
-            _ if tag.original() == "!" => return Content::Text(text.to_owned()),
-            _ => {
-                let problem = format!("the tag {} is not known here", tag.original());
-                self.faults.push(
-                    Diagnostic::new(Some(at), "", problem)
-                        .hint("remove it, or put a text that begins with ! in quotes"),
-                );
+        let as_text = Content::Text(text.to_owned());
+        if let Some(tag) = tag {
+            return self.tagged(text, tag, at).unwrap_or(as_text);
+        }
+        if style != ScalarStyle::Plain {
+            return as_text;
+        }
+        match resolve(text) {
+            Meaning::Null => Content::Null,
+            Meaning::Flag(flag) => Content::Flag(flag),
+            Meaning::Number(number) => Content::Number(number),
+            Meaning::Text => as_text,
+            Meaning::NotFinite => {
+                let fault = Diagnostic::new(Some(at), "", format!("the number {text} is not finite"));
+                self.faults.push(fault.hint("put it in quotes if it is a text"));
+                as_text
             }
         }
-        Content::Null
+    }
+
+    /// What a scalar with a tag is; `None` for a text.
+    fn tagged(&mut self, text: &str, tag: &Tag, at: Position) -> Option<Content> {
+        let written = tag.original();
+        let mut fault = |problem: String, hint: &str| {
+            self.faults.push(Diagnostic::new(Some(at), "", problem).hint(hint));
+            None
+        };
+        match (tag.core_suffix(), resolve(text)) {
+            (Some("str"), _) => None,
+            (None, _) if written == "!" => None,
+            (Some("null"), Meaning::Null) => Some(Content::Null),
+            (Some("bool"), Meaning::Flag(flag)) => Some(Content::Flag(flag)),
+            (Some("int"), Meaning::Number(number)) if !number.is_f64() => Some(Content::Number(number)),
+            (Some("float"), Meaning::Number(number)) => number.as_f64().and_then(Number::from_f64).map(Content::Number),
+            (Some("int" | "float" | "bool" | "null"), _) => {
+                fault(format!("{text:?} does not fit the tag {written}"), "remove the tag")
+            }
+            _ => fault(
+                format!("the tag {written} is not known here"),
+                "remove it, or put a text that begins with ! in quotes",
+            ),
+        }
     }
 }
 

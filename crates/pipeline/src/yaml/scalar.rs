@@ -4,8 +4,6 @@
 
 use serde_json::Number;
 
-use crate::node::Content;
-
 /// The meaning of a plain scalar.
 #[derive(Debug, PartialEq)]
 pub(super) enum Meaning {
@@ -29,7 +27,8 @@ pub(super) fn resolve(plain: &str) -> Meaning {
         return Meaning::NotFinite;
     }
     let number = match plain.as_bytes().first() {
-        Some(b'.') => float(plain),
+        // What begins with a point is left to Go's ParseFloat, which takes `_` between digits only.
+        Some(b'.') if are_between_digits(plain) => float(&plain.replace('_', "")),
         Some(b'0'..=b'9' | b'+' | b'-') => {
             let digits = plain.replace('_', "");
             integer(&digits).or_else(|| float(&digits))
@@ -37,6 +36,13 @@ pub(super) fn resolve(plain: &str) -> Meaning {
         _ => None,
     };
     number.map_or(Meaning::Text, Meaning::Number)
+}
+
+fn are_between_digits(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
+    let mut underscores = (0..bytes.len()).filter(|at| bytes[*at] == b'_');
+    underscores.all(|at| is_digit(at.checked_sub(1)) && is_digit(Some(at + 1)))
 }
 
 /// An integer that fits 64 bits, in the bases of Go literals.
@@ -59,8 +65,13 @@ fn integer(text: &str) -> Option<Number> {
         return None;
     }
     let signed = format!("{sign}{digits}");
-    let negative = i64::from_str_radix(&signed, radix).ok().map(Number::from);
-    negative.or_else(|| u64::from_str_radix(&signed, radix).ok().map(Number::from))
+    if let Ok(number) = i64::from_str_radix(&signed, radix) {
+        return Some(number.into());
+    }
+    // Go's ParseUint knows no signs: `+9731534195230225607` is a float.
+    let is_unsigned = !text.starts_with('+') && !digits.starts_with('+');
+    let number = u64::from_str_radix(&signed, radix).ok().filter(|_| is_unsigned);
+    number.map(Number::from)
 }
 
 /// A decimal number that is finite: `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`.
@@ -81,19 +92,4 @@ fn float(text: &str) -> Option<Number> {
     }
     // None for what overflows to infinity, which yaml.v3 leaves a text.
     Number::from_f64(text.parse().ok()?)
-}
-
-// === impl Meaning ===
-
-impl Meaning {
-    /// The content of a scalar with this meaning; `None` when it is not finite.
-    pub(super) fn content(self, plain: &str) -> Option<Content> {
-        Some(match self {
-            Self::Null => Content::Null,
-            Self::Flag(flag) => Content::Flag(flag),
-            Self::Number(number) => Content::Number(number),
-            Self::Text => Content::Text(plain.to_owned()),
-            Self::NotFinite => return None,
-        })
-    }
 }

@@ -1,5 +1,7 @@
 //! What the tests share: files to write, and what a Go program sees in them.
 
+pub(crate) mod awkward;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
