@@ -19,7 +19,7 @@ pub enum LogFormat {
 }
 
 /// The flags of every binary: `--log-format` and `--log-level`, or `LOG_FORMAT` and `LOG_LEVEL`.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
     /// How log lines are written: text or json
     #[arg(long, env = "LOG_FORMAT", default_value_t = LogFormat::Text, global = true)]
@@ -88,6 +88,16 @@ impl LogArgs {
     /// As [`Logs::init`].
     pub fn init(&self) -> Result<(), LogError> {
         Logs::new(self.log_format).level(&self.log_level).init()
+    }
+}
+
+impl Default for LogArgs {
+    /// What no flag and no variable gives.
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use flowctl_runtime::{BindError, LogError, ShutdownError};
+use flowctl_runtime::{BindError, ShutdownError};
 
 /// Any error; `?` makes one of every error type, and `into()` of a string.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
@@ -11,9 +11,6 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 /// Why a service cannot start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// See [`LogError`].
-    #[error(transparent)]
-    Logs(#[from] LogError),
     /// See [`ShutdownError`].
     #[error(transparent)]
     Signals(#[from] ShutdownError),

@@ -116,27 +116,31 @@ impl Service {
         self
     }
 
-    /// The whole program: reads the settings, switches on logs, serves until SIGTERM or SIGINT, and drains. Errors are
-    /// printed on stderr.
+    /// The whole program: reads the settings, switches on logs, serves until SIGTERM or SIGINT, and drains.
     pub async fn run(self) -> ExitCode {
         let args = ServeArgs::from_command_line(self.name, self.version);
+        self.run_with(&args).await
+    }
+
+    /// As [`run`](Self::run), for a program that reads the settings itself. Call it in `main`: it handles signals, and a
+    /// second one ends the process.
+    pub async fn run_with(self, args: &ServeArgs) -> ExitCode {
         let name = self.name;
-        match self.run_with(&args).await {
+        if let Err(error) = args.log.init() {
+            // There is no log to say it in.
+            eprintln!("{name}: {error}");
+            return ExitCode::FAILURE;
+        }
+        match self.until_signalled(args).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("{name}: {}", in_one_line(&error));
+                tracing::error!(name, error = in_one_line(&error), "cannot serve");
                 ExitCode::FAILURE
             }
         }
     }
 
-    /// As [`run`](Self::run), for a program that reads the settings itself.
-    ///
-    /// # Errors
-    ///
-    /// [`ServeError`].
-    pub async fn run_with(self, args: &ServeArgs) -> Result<(), ServeError> {
-        args.log.init()?;
+    async fn until_signalled(self, args: &ServeArgs) -> Result<(), ServeError> {
         let shutdown = Shutdown::on_signals()?;
         self.bind(args).await?.serve(shutdown).await
     }

@@ -1,9 +1,9 @@
 //! Serves the [`Sink`] as a pipeline's consumer, and its totals over HTTP.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use analytics_sink::{Sink, Totals, routes};
-use anyhow::Context as _;
 use clap::Parser;
 use flowctl_runtime::Metrics;
 use flowctl_sdk::{ServeArgs, Service};
@@ -27,7 +27,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     let args = Args::parse();
     let metrics = Metrics::new(name, version);
@@ -40,10 +40,6 @@ async fn main() -> anyhow::Result<()> {
     let totals = routes(sink.clone());
     http.spawn(async move { axum::serve(listener, totals).await });
 
-    Service::consumer(sink)
-        .name(name, version)
-        .metrics(&metrics)
-        .run_with(&args.serve)
-        .await
-        .context("cannot serve the sink")
+    let service = Service::consumer(sink).name(name, version).metrics(&metrics);
+    Ok(service.run_with(&args.serve).await)
 }

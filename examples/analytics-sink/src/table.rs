@@ -39,7 +39,7 @@ pub(crate) fn render(report: &Report) -> String {
     }
     let hidden = report.assets_known - report.assets.len();
     if hidden > 0 {
-        let _ = writeln!(text, "… and {hidden} more assets");
+        let _ = writeln!(text, "and {hidden} more; assets in all: {}", report.assets_known);
     }
     text
 }
@@ -49,7 +49,7 @@ fn summary(report: &Report) -> String {
         return "no ledger yet".to_owned();
     };
     format!(
-        "{} ledgers from {first} to {last}, {} missing, {} that came again ignored",
+        "ledgers {first} to {last}: {} counted, {} missing, {} that came again ignored",
         report.ledgers, report.missing, report.duplicates_ignored
     )
 }
@@ -122,7 +122,7 @@ mod tests {
         let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(
             cells[0].join(" "),
-            "1 ledgers from 9 to 9, 0 missing, 0 that came again ignored"
+            "ledgers 9 to 9: 1 counted, 0 missing, 0 that came again ignored"
         );
         assert_eq!(cells[2], HEADINGS);
         assert_eq!(
@@ -130,7 +130,7 @@ mod tests {
             ["native", "2", "1", "0", "0", "0", "1", "1234.5678901", "1234.5678896"]
         );
         assert_eq!(cells[4], ["CAS3..OWMA", "1", "0", "0", "1", "0", "0", "0", "42"]);
-        assert_eq!(cells[5].join(" "), "… and 1 more assets");
+        assert_eq!(cells[5].join(" "), "and 1 more; assets in all: 3");
         let text = render(&totals.report(3));
         assert!(text.contains("USDC:GA5Z..KZVN") && text.contains("0.0000001"), "{text}");
     }

@@ -1,7 +1,8 @@
 //! Serves [`Extractor`] as a pipeline step: a ledger as XDR-JSON comes in, its token transfer events go out. A ledger without
 //! events goes on with an empty list, so that the next step can tell a quiet ledger from a missing one.
 
-use anyhow::Context as _;
+use std::process::ExitCode;
+
 use clap::Parser;
 use flowctl_sdk::{BoxError, Message, Outcome, Processor, ServeArgs, Service};
 use ttp_processor::Extractor;
@@ -37,7 +38,7 @@ impl Processor for TokenTransfers {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let args = Args::parse();
     let extractor = match args.network_passphrase.as_deref() {
         None | Some("") => Extractor::for_known_networks(),
@@ -47,5 +48,4 @@ async fn main() -> anyhow::Result<()> {
         .name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
         .run_with(&args.serve)
         .await
-        .context("cannot serve token transfers")
 }
