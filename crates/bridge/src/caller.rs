@@ -85,22 +85,14 @@ impl Caller {
     ///
     /// # Errors
     /// When the TLS files cannot be read or used.
-    pub fn start(
-        identity: Identity,
-        settings: Settings,
-        metrics: &Metrics,
-    ) -> Result<Self, TlsError> {
+    pub fn start(identity: Identity, settings: Settings, metrics: &Metrics) -> Result<Self, TlsError> {
         match identity.role {
             Role::Processor => Self::start_with::<Processor>(identity, settings, metrics),
             Role::Consumer => Self::start_with::<Consumer>(identity, settings, metrics),
         }
     }
 
-    fn start_with<D: Dialect>(
-        identity: Identity,
-        settings: Settings,
-        metrics: &Metrics,
-    ) -> Result<Self, TlsError> {
+    fn start_with<D: Dialect>(identity: Identity, settings: Settings, metrics: &Metrics) -> Result<Self, TlsError> {
         let metrics = metrics.of(&identity.step, &settings.endpoint.to_string());
         let endpoint = settings.endpoint.clone();
         let files = settings.tls.clone();
@@ -169,11 +161,7 @@ impl Caller {
         }
     }
 
-    fn spawn_call(
-        &self,
-        request: Request,
-        reply: oneshot::Sender<Result<Outcome, Failure>>,
-    ) -> AbortOnDropHandle<()> {
+    fn spawn_call(&self, request: Request, reply: oneshot::Sender<Result<Outcome, Failure>>) -> AbortOnDropHandle<()> {
         let shared = Arc::clone(&self.shared);
         let call = async move {
             let result = match shared.identity.role {
@@ -206,11 +194,7 @@ impl Caller {
     /// Ends the stream politely. Waits at most two seconds; messages without a result get
     /// [`Failure::Closed`].
     pub async fn close(self) {
-        if let Lane::Stream {
-            submissions,
-            engine,
-        } = self.lane
-        {
+        if let Lane::Stream { submissions, engine } = self.lane {
             drop(submissions);
             // An engine that does not end in time is aborted when its handle is dropped.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, engine).await;

@@ -83,10 +83,7 @@ pub(crate) trait Dialect: Send + Sync + 'static {
         message: Self::Wire,
         timeout: Duration,
     ) -> impl Future<Output = Result<Self::Reply, Status>> + Send;
-    fn stream<S>(
-        channel: Channel,
-        messages: S,
-    ) -> impl Future<Output = Result<Streaming<Self::Reply>, Status>> + Send
+    fn stream<S>(channel: Channel, messages: S) -> impl Future<Output = Result<Streaming<Self::Reply>, Status>> + Send
     where
         S: Stream<Item = Self::Wire> + Send + 'static;
     fn health(channel: Channel) -> impl Future<Output = Result<DialectHealth, Status>> + Send;
@@ -138,11 +135,7 @@ impl Dialect for Processor {
         }
     }
 
-    async fn unary(
-        channel: Channel,
-        message: Self::Wire,
-        timeout: Duration,
-    ) -> Result<Self::Reply, Status> {
+    async fn unary(channel: Channel, message: Self::Wire, timeout: Duration) -> Result<Self::Reply, Status> {
         let request = with_deadline(message, timeout);
         let reply = Self::client(channel).process(request).await?;
         Ok(reply.into_inner())
@@ -157,9 +150,7 @@ impl Dialect for Processor {
     }
 
     async fn health(channel: Channel) -> Result<DialectHealth, Status> {
-        let reply = Self::client(channel)
-            .health_check(wire::HealthCheckRequest {})
-            .await?;
+        let reply = Self::client(channel).health_check(wire::HealthCheckRequest {}).await?;
         Ok(health(&reply.into_inner()))
     }
 }
@@ -200,11 +191,7 @@ impl Dialect for Consumer {
         }
     }
 
-    async fn unary(
-        channel: Channel,
-        message: Self::Wire,
-        timeout: Duration,
-    ) -> Result<Self::Reply, Status> {
+    async fn unary(channel: Channel, message: Self::Wire, timeout: Duration) -> Result<Self::Reply, Status> {
         let request = with_deadline(message, timeout);
         let reply = Self::client(channel).consume(request).await?;
         Ok(reply.into_inner())
@@ -219,9 +206,7 @@ impl Dialect for Consumer {
     }
 
     async fn health(channel: Channel) -> Result<DialectHealth, Status> {
-        let reply = Self::client(channel)
-            .health_check(wire::HealthCheckRequest {})
-            .await?;
+        let reply = Self::client(channel).health_check(wire::HealthCheckRequest {}).await?;
         Ok(health(&reply.into_inner()))
     }
 }
@@ -243,11 +228,9 @@ fn no_status(raw: i32) -> Verdict {
 /// DEGRADED serves; UNSPECIFIED is what peers send that do not fill the field in.
 fn health(reply: &wire::HealthCheckResponse) -> DialectHealth {
     match reply.status() {
-        wire::HealthStatus::Healthy
-        | wire::HealthStatus::Degraded
-        | wire::HealthStatus::Unspecified => DialectHealth::Up,
-        wire::HealthStatus::Unhealthy => {
-            DialectHealth::Down(format!("the peer says UNHEALTHY: {}", reply.message))
+        wire::HealthStatus::Healthy | wire::HealthStatus::Degraded | wire::HealthStatus::Unspecified => {
+            DialectHealth::Up
         }
+        wire::HealthStatus::Unhealthy => DialectHealth::Down(format!("the peer says UNHEALTHY: {}", reply.message)),
     }
 }

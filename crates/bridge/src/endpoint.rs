@@ -127,10 +127,7 @@ mod tests {
             ("ttp-processor:50051", "ttp-processor:50051"),
             ("http://ttp:50051", "ttp:50051"),
             ("https://risk.example.com", "https://risk.example.com:443"),
-            (
-                "https://risk.example.com:8443/",
-                "https://risk.example.com:8443",
-            ),
+            ("https://risk.example.com:8443/", "https://risk.example.com:8443"),
             ("[::1]:50051", "[::1]:50051"),
             ("10.0.0.7:9002", "10.0.0.7:9002"),
         ] {

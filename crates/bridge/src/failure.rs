@@ -60,9 +60,7 @@ pub enum Failure {
         last: String,
     },
     /// The message is too large to be sent.
-    #[error(
-        "the message has {bytes} bytes, more than the limit of {limit}; make it smaller before this step"
-    )]
+    #[error("the message has {bytes} bytes, more than the limit of {limit}; make it smaller before this step")]
     TooLarge {
         /// Encoded size.
         bytes: usize,
@@ -122,14 +120,10 @@ pub(crate) fn remedy(status: &Status) -> Remedy {
     }
     let wait = match asked {
         Some(Pushback::After(wait)) => Some(wait),
-        Some(Pushback::Never) | None => status
-            .get_details_retry_info()
-            .and_then(|info| info.retry_delay),
+        Some(Pushback::Never) | None => status.get_details_retry_info().and_then(|info| info.retry_delay),
     };
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled => {
-            Remedy::Retry(wait)
-        }
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled => Remedy::Retry(wait),
         // A status that the transport made has a source error; one that the peer sent has none.
         Code::Unknown | Code::Internal if is_from_transport(status) => Remedy::Retry(wait),
         // "Message too large" has this code too and never heals.
@@ -181,13 +175,8 @@ enum Pushback {
 /// value means "do not retry".
 fn pushback(status: &Status) -> Option<Pushback> {
     let value = status.metadata().get("grpc-retry-pushback-ms")?;
-    let wait = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.parse::<u64>().ok());
-    Some(wait.map_or(Pushback::Never, |ms| {
-        Pushback::After(Duration::from_millis(ms))
-    }))
+    let wait = value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+    Some(wait.map_or(Pushback::Never, |ms| Pushback::After(Duration::from_millis(ms))))
 }
 
 #[cfg(test)]
@@ -227,10 +216,7 @@ mod tests {
         later
             .metadata_mut()
             .insert("grpc-retry-pushback-ms", "1500".parse().expect("ascii"));
-        assert_eq!(
-            remedy(&later),
-            Remedy::Retry(Some(Duration::from_millis(1500)))
-        );
+        assert_eq!(remedy(&later), Remedy::Retry(Some(Duration::from_millis(1500))));
 
         let mut never = Status::unavailable("restarting");
         never

@@ -88,9 +88,7 @@ pub(crate) async fn probe<D: Dialect>(channel: Channel) -> Probe {
 }
 
 async fn ask<D: Dialect>(channel: Channel) -> Probe {
-    let request = HealthCheckRequest {
-        service: String::new(),
-    };
+    let request = HealthCheckRequest { service: String::new() };
     let answer = HealthClient::new(channel.clone()).check(request).await;
     match answer.map(|reply| reply.into_inner().status()) {
         Ok(ServingStatus::Serving | ServingStatus::Unknown) => Probe::Up,
@@ -112,10 +110,7 @@ async fn ask_dialect<D: Dialect>(channel: Channel) -> Probe {
 
 /// The transport works and the peer has nothing to say about its health.
 fn has_no_opinion(status: &Status) -> bool {
-    let says_nothing = matches!(
-        status.code(),
-        Code::Unimplemented | Code::NotFound | Code::Unknown
-    );
+    let says_nothing = matches!(status.code(), Code::Unimplemented | Code::NotFound | Code::Unknown);
     says_nothing && !failure::is_from_transport(status)
 }
 
@@ -131,10 +126,7 @@ mod tests {
     #[test]
     fn three_misses_close_and_two_hits_open_again() {
         let mut health = Health::default();
-        assert!(
-            !health.is_serving(),
-            "nothing is sent before the first check"
-        );
+        assert!(!health.is_serving(), "nothing is sent before the first check");
         health.hit();
         assert!(health.is_serving(), "the first hit opens");
         health.miss();

@@ -63,9 +63,7 @@ impl Default for Metrics {
         Self {
             attempts: Family::default(),
             // 1 ms to about 4 minutes.
-            latency: Family::new_with_constructor(|| {
-                Histogram::new(exponential_buckets(0.001, 4.0, 10))
-            }),
+            latency: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 10))),
             spurious: Family::default(),
             redeliveries: Family::default(),
             reopened: Family::default(),
@@ -185,22 +183,13 @@ impl StepMetrics {
     pub(crate) fn addresses(&self, serving: usize) {
         let labels = self.endpoint();
         let serving = i64::try_from(serving).unwrap_or(i64::MAX);
-        self.all
-            .endpoint_addresses
-            .get_or_create(&labels)
-            .set(serving);
-        self.all
-            .endpoint_up
-            .get_or_create(&labels)
-            .set(i64::from(serving > 0));
+        self.all.endpoint_addresses.get_or_create(&labels).set(serving);
+        self.all.endpoint_up.get_or_create(&labels).set(i64::from(serving > 0));
     }
 
     pub(crate) fn window(&self) -> WindowGauges {
         WindowGauges {
-            messages: self
-                .all
-                .in_flight_messages
-                .get_or_create_owned(&self.step()),
+            messages: self.all.in_flight_messages.get_or_create_owned(&self.step()),
             bytes: self.all.in_flight_bytes.get_or_create_owned(&self.step()),
         }
     }

@@ -74,12 +74,7 @@ pub(crate) struct Lease {
 // === impl Pool ===
 
 impl Pool {
-    pub(crate) fn new(
-        step: &str,
-        endpoint: Endpoint,
-        files: TlsFiles,
-        metrics: StepMetrics,
-    ) -> Self {
+    pub(crate) fn new(step: &str, endpoint: Endpoint, files: TlsFiles, metrics: StepMetrics) -> Self {
         Self {
             step: step.to_owned(),
             endpoint,
@@ -126,10 +121,7 @@ impl Pool {
     fn pick(&self) -> Option<Lease> {
         let now = Instant::now();
         let peers = self.peers();
-        let serving: Vec<_> = peers
-            .iter()
-            .filter(|peer| peer.state().health.is_serving())
-            .collect();
+        let serving: Vec<_> = peers.iter().filter(|peer| peer.state().health.is_serving()).collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let count = serving.len().max(1);
         let (_, peer) = serving.iter().enumerate().min_by_key(|(index, peer)| {
@@ -138,9 +130,7 @@ impl Pool {
             (cooling, busy, (index + count - turn % count) % count)
         })?;
         peer.under_way.fetch_add(1, Ordering::Relaxed);
-        Some(Lease {
-            peer: Arc::clone(peer),
-        })
+        Some(Lease { peer: Arc::clone(peer) })
     }
 
     /// A connection to the peer failed or broke: look at names and health now.
@@ -222,11 +212,7 @@ impl Pool {
         }
     }
 
-    fn channel(
-        &self,
-        address: SocketAddr,
-        material: Option<&Material>,
-    ) -> Result<Channel, TlsError> {
+    fn channel(&self, address: SocketAddr, material: Option<&Material>) -> Result<Channel, TlsError> {
         let unusable = |reason: String| TlsError::Unusable {
             endpoint: self.endpoint.to_string(),
             reason,
@@ -254,9 +240,7 @@ impl Pool {
             .initial_stream_window_size(4 * 1024 * 1024)
             .initial_connection_window_size(16 * 1024 * 1024);
         if let Some(material) = material {
-            endpoint = endpoint
-                .tls_config(material.client_config(host))
-                .map_err(refuse)?;
+            endpoint = endpoint.tls_config(material.client_config(host)).map_err(refuse)?;
         }
         Ok(endpoint.connect_lazy())
     }
@@ -345,11 +329,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 // === impl Peer ===
 
 impl Peer {
-    fn connect(
-        pool: &Pool,
-        address: SocketAddr,
-        material: Option<&Material>,
-    ) -> Result<Self, TlsError> {
+    fn connect(pool: &Pool, address: SocketAddr, material: Option<&Material>) -> Result<Self, TlsError> {
         Ok(Self {
             address,
             messages: pool.channel(address, material)?,

@@ -289,8 +289,7 @@ impl Engine {
     /// Ends the message at which a stream failed for good.
     fn fail_oldest(&mut self, status: &Status) {
         let sent = self.pending.oldest_sent().map(|(place, _)| place);
-        let Some(place) = sent.or_else(|| self.pending.next_unsent().map(|(place, _)| place))
-        else {
+        let Some(place) = sent.or_else(|| self.pending.next_unsent().map(|(place, _)| place)) else {
             return;
         };
         let code = failure::code_name(status.code());
@@ -312,8 +311,7 @@ impl Engine {
     }
 
     fn stalls_at(&self, progress: Instant) -> Option<Instant> {
-        self.pending
-            .stalls_at(self.shared.settings.timeout, progress)
+        self.pending.stalls_at(self.shared.settings.timeout, progress)
     }
 
     /// When `total_timeout` of the oldest message that was tried goes by.

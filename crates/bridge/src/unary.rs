@@ -28,10 +28,7 @@ enum Attempt {
 }
 
 /// Delivers one message and gives its outcome, or why there is none.
-pub(crate) async fn deliver<D: Dialect>(
-    shared: Arc<Shared>,
-    request: Request,
-) -> Result<Outcome, Failure> {
+pub(crate) async fn deliver<D: Dialect>(shared: Arc<Shared>, request: Request) -> Result<Outcome, Failure> {
     let mut delivery = Delivery {
         shared,
         request,
@@ -85,12 +82,10 @@ impl Delivery {
         let (Some(until), Some(limit)) = (self.until, self.shared.settings.total_timeout) else {
             return Ok(work.await);
         };
-        timeout_at(until, work)
-            .await
-            .map_err(|_| Failure::TotalTimeout {
-                limit,
-                last: self.last.clone(),
-            })
+        timeout_at(until, work).await.map_err(|_| Failure::TotalTimeout {
+            limit,
+            last: self.last.clone(),
+        })
     }
 
     async fn attempt<D: Dialect>(&self, lease: &Lease) -> Attempt {
@@ -100,9 +95,7 @@ impl Delivery {
         let answer = tokio::time::timeout(timeout, call)
             .await
             .unwrap_or_else(|_| Err(no_answer(timeout)));
-        let code = answer
-            .as_ref()
-            .map_or_else(Status::code, |_| tonic::Code::Ok);
+        let code = answer.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         self.shared
             .metrics
             .attempt(failure::code_name(code), begun.elapsed().as_secs_f64());
@@ -147,9 +140,7 @@ impl Delivery {
                 message: described,
             }),
             // While the gate is closed the peer is known to be ill: that is not the message's fault.
-            Remedy::Retry(asked) if !self.shared.pool.is_open() => {
-                Ok(asked.unwrap_or_else(|| backoff.wait(1)))
-            }
+            Remedy::Retry(asked) if !self.shared.pool.is_open() => Ok(asked.unwrap_or_else(|| backoff.wait(1))),
             Remedy::Retry(asked) => {
                 self.failures += 1;
                 if self.failures > self.shared.settings.max_retries {

@@ -99,8 +99,7 @@ impl Window {
         let limits = self.inner.limits;
         let mut usage = self.inner.lock();
         let alone = usage.messages == 0;
-        let fits =
-            usage.messages < limits.messages && usage.bytes.saturating_add(bytes) <= limits.bytes;
+        let fits = usage.messages < limits.messages && usage.bytes.saturating_add(bytes) <= limits.bytes;
         if !alone && !fits {
             return None;
         }

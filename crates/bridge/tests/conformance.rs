@@ -62,23 +62,17 @@ async fn whatever_a_peer_does_on_a_stream_nothing_is_lost_and_order_is_kept() {
             4 => Do::Flush,
             _ => Do::Keep,
         }),
-        ("ends the stream now and then", |seen| {
-            match seen.on_stream {
-                7 => Do::End,
-                _ => Do::Answer,
-            }
+        ("ends the stream now and then", |seen| match seen.on_stream {
+            7 => Do::End,
+            _ => Do::Answer,
         }),
-        ("breaks the stream now and then", |seen| {
-            match seen.on_stream {
-                7 => Do::Fail(Status::unavailable("restarting")),
-                _ => Do::Answer,
-            }
+        ("breaks the stream now and then", |seen| match seen.on_stream {
+            7 => Do::Fail(Status::unavailable("restarting")),
+            _ => Do::Answer,
         }),
-        ("is cut off", |seen| {
-            match (number(seen) % 20, seen.before) {
-                (9, 0) => Do::Cut,
-                _ => Do::Answer,
-            }
+        ("is cut off", |seen| match (number(seen) % 20, seen.before) {
+            (9, 0) => Do::Cut,
+            _ => Do::Answer,
         }),
         ("is silent once", |seen| match (number(seen), seen.before) {
             (10, 0) => Do::Nothing,
@@ -141,8 +135,7 @@ async fn what_cannot_heal_ends_one_message_with_its_cause() {
     type Check = fn(&Failure) -> bool;
     let permanent: Check = |failure| matches!(failure, Failure::Permanent { .. });
     let exhausted: Check = |failure| matches!(failure, Failure::Exhausted { attempts: 4, .. });
-    let refused: Check =
-        |failure| matches!(failure, Failure::Refused { message } if message == "bad ledger");
+    let refused: Check = |failure| matches!(failure, Failure::Refused { message } if message == "bad ledger");
     let violation: Check = |failure| matches!(failure, Failure::Violation(_));
     let rows: [(&str, Option<CallMode>, Do, Check); 8] = [
         ("ERROR", None, Do::Refuse("bad ledger"), refused),
@@ -160,12 +153,7 @@ async fn what_cannot_heal_ends_one_message_with_its_cause() {
             Do::Fail(Status::resource_exhausted("too large")),
             permanent,
         ),
-        (
-            "UNAVAILABLE",
-            None,
-            Do::Fail(Status::unavailable("no")),
-            exhausted,
-        ),
+        ("UNAVAILABLE", None, Do::Fail(Status::unavailable("no")), exhausted),
         ("silence", None, Do::Nothing, exhausted),
         ("wrong id", Some(CallMode::Unary), Do::WrongId, violation),
     ];
@@ -212,11 +200,7 @@ async fn a_skipped_message_is_done() {
         .await;
         let rig = Rig::new(Role::Processor, peer.settings(mode));
         for (n, result) in rig.run(10).await.into_iter().enumerate() {
-            let expected = if n % 2 == 0 {
-                Outcome::Filtered
-            } else {
-                output(n)
-            };
+            let expected = if n % 2 == 0 { Outcome::Filtered } else { output(n) };
             assert_eq!(result.unwrap(), expected);
         }
     }
@@ -233,11 +217,7 @@ async fn a_consumer_gets_what_it_asks_to_get_again_and_each_message_in_order() {
         .await;
         let rig = Rig::new(Role::Consumer, peer.settings(mode));
         let results = rig.run(20).await;
-        assert!(
-            results
-                .into_iter()
-                .all(|result| result.unwrap() == Outcome::Consumed)
-        );
+        assert!(results.into_iter().all(|result| result.unwrap() == Outcome::Consumed));
         assert_eq!(peer.first_seen(), (0..20).map(id).collect::<Vec<_>>());
         assert_eq!(rig.count("redeliveries"), 6.0);
         if mode == CallMode::Unary {
@@ -374,10 +354,7 @@ async fn a_message_over_the_limit_is_a_named_error_and_is_not_sent() {
     for mode in [CallMode::Unary, CallMode::Streaming] {
         let peer = Peer::start(|_| Do::Answer).await;
         let rig = Rig::new(Role::Processor, peer.settings(mode));
-        let huge = rig
-            .caller
-            .submit(request(0, flowctl_bridge::MAX_MESSAGE_BYTES))
-            .await;
+        let huge = rig.caller.submit(request(0, flowctl_bridge::MAX_MESSAGE_BYTES)).await;
         let error = huge.outcome().await.unwrap_err();
         assert!(matches!(error.failure, Failure::TooLarge { .. }), "{error}");
         assert_eq!(peer.seen(), 0);

@@ -19,16 +19,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flowctl_bridge::{
-    Backoff, CallError, CallMode, Caller, Endpoint, Identity, Metrics, Outcome, Request, Role,
-    Settings, WindowLimits,
+    Backoff, CallError, CallMode, Caller, Endpoint, Identity, Metrics, Outcome, Request, Role, Settings, WindowLimits,
 };
 use flowctl_proto::MAX_MESSAGE_BYTES;
-use flowctl_proto::pipeline::v1::consumer_service_server::{
-    ConsumerService, ConsumerServiceServer,
-};
-use flowctl_proto::pipeline::v1::processor_service_server::{
-    ProcessorService, ProcessorServiceServer,
-};
+use flowctl_proto::pipeline::v1::consumer_service_server::{ConsumerService, ConsumerServiceServer};
+use flowctl_proto::pipeline::v1::processor_service_server::{ProcessorService, ProcessorServiceServer};
 use flowctl_proto::pipeline::v1::*;
 use futures::{Stream, StreamExt};
 use prometheus_client::registry::Registry;
@@ -178,10 +173,7 @@ impl Peer {
         Self::start_with(Health::Serving, script).await
     }
 
-    pub async fn start_with(
-        health: Health,
-        script: impl Fn(&Seen) -> Do + Send + Sync + 'static,
-    ) -> Self {
+    pub async fn start_with(health: Health, script: impl Fn(&Seen) -> Do + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let relay = Relay::start(listener.local_addr().unwrap()).await;
         let board = Arc::new(Board {
@@ -199,8 +191,7 @@ impl Peer {
         let processor = ProcessorServiceServer::new(service.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(2 * MAX_MESSAGE_BYTES);
-        let consumer =
-            ConsumerServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let consumer = ConsumerServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let status = match health {
             Health::NotServing => tonic_health::ServingStatus::NotServing,
@@ -378,9 +369,7 @@ impl Service {
                 Step::Replies(vec![good])
             }
             Do::Twice => Step::Replies(vec![good.clone(), good]),
-            Do::WithStranger => {
-                Step::Replies(vec![reply("stranger", payload, Kind::Success, ""), good])
-            }
+            Do::WithStranger => Step::Replies(vec![reply("stranger", payload, Kind::Success, ""), good]),
             Do::Nothing => Step::Replies(Vec::new()),
             Do::Keep => Step::Keep(good),
             Do::Flush => Step::Flush(good),
@@ -419,11 +408,7 @@ impl Service {
         }
     }
 
-    fn stream<Q, R>(
-        &self,
-        mut requests: Streaming<Q>,
-        parts: fn(&Q) -> (String, Bytes),
-    ) -> ReplyStream<R>
+    fn stream<Q, R>(&self, mut requests: Streaming<Q>, parts: fn(&Q) -> (String, Bytes)) -> ReplyStream<R>
     where
         Q: Send + 'static,
         R: From<Reply> + Send + 'static,
@@ -486,10 +471,7 @@ fn healthy() -> Response<HealthCheckResponse> {
 impl ProcessorService for Service {
     type StreamProcessStream = ReplyStream<ProcessResponse>;
 
-    async fn process(
-        &self,
-        request: tonic::Request<ProcessRequest>,
-    ) -> Result<Response<ProcessResponse>, Status> {
+    async fn process(&self, request: tonic::Request<ProcessRequest>) -> Result<Response<ProcessResponse>, Status> {
         let request = request.into_inner();
         let reply = self.unary(&request.trace_id, &request.payload).await?;
         Ok(Response::new(reply))
@@ -516,10 +498,7 @@ impl ProcessorService for Service {
 impl ConsumerService for Service {
     type StreamConsumeStream = ReplyStream<ConsumeResponse>;
 
-    async fn consume(
-        &self,
-        request: tonic::Request<ConsumeRequest>,
-    ) -> Result<Response<ConsumeResponse>, Status> {
+    async fn consume(&self, request: tonic::Request<ConsumeRequest>) -> Result<Response<ConsumeResponse>, Status> {
         let request = request.into_inner();
         let reply = self.unary(&request.trace_id, &request.payload).await?;
         Ok(Response::new(reply))
