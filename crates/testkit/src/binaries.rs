@@ -142,7 +142,9 @@ impl Binaries {
     /// As [`Self::ensure`].
     pub async fn of_user_or_built(program: Program) -> Result<Self> {
         match command::find(program.file_name(), &[]) {
-            Some(path) => Ok(Self { paths: vec![(program, path)] }),
+            Some(path) => Ok(Self {
+                paths: vec![(program, path)],
+            }),
             None => Self::ensure(&[program]).await,
         }
     }

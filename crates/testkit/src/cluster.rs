@@ -98,7 +98,11 @@ impl Cluster {
             supervisor.detach()?;
         }
         if let Some(state) = State::read(&cluster.directory) {
-            State { is_detached: true, ..state }.write(&cluster.directory)?;
+            State {
+                is_detached: true,
+                ..state
+            }
+            .write(&cluster.directory)?;
         }
         cluster.supervisor = None;
         Ok(cluster)
@@ -119,7 +123,9 @@ impl Cluster {
     /// Names what could not be removed.
     pub async fn down() -> Result<bool> {
         let stopping = tokio::task::spawn_blocking(node::down);
-        stopping.await.map_err(|error| Error::impossible(format!("stopping the cluster failed: {error}")))?
+        stopping
+            .await
+            .map_err(|error| Error::impossible(format!("stopping the cluster failed: {error}")))?
     }
 
     /// A cluster that the user already has, by the name of its context. It is neither started nor stopped.
@@ -137,7 +143,9 @@ impl Cluster {
     pub async fn load_image(&self, tar: &Path) -> Result<Loaded> {
         let archive = Archive::read(tar)?;
         match &self.images {
-            Images::Nowhere => Err(Error::impossible("the API tier has no node, so there is no place for images")),
+            Images::Nowhere => Err(Error::impossible(
+                "the API tier has no node, so there is no place for images",
+            )),
             Images::Containerd(containerd) => containerd.load(&archive).await,
             Images::Tool(tool) => tool.load(&archive).await.map(|()| Loaded::Now),
         }

@@ -70,11 +70,18 @@ struct Blob {
 impl Image {
     /// An image of one static program.
     pub fn of_program(name: impl Into<String>, program: &Path) -> Self {
-        let file = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let file = program
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let path = format!("/{file}");
         Self {
             name: name.into(),
-            files: vec![ImageFile { source: program.to_owned(), path: path.clone(), mode: 0o755 }],
+            files: vec![ImageFile {
+                source: program.to_owned(),
+                path: path.clone(),
+                mode: 0o755,
+            }],
             entrypoint: vec![path],
             labels: BTreeMap::new(),
         }
@@ -87,7 +94,10 @@ impl Image {
     pub fn write(&self, directory: &Path) -> Result<Archive> {
         fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
         let stem = self.name.replace(['/', ':'], "-");
-        let (path, record) = (directory.join(format!("{stem}.tar")), directory.join(format!("{stem}.json")));
+        let (path, record) = (
+            directory.join(format!("{stem}.tar")),
+            directory.join(format!("{stem}.json")),
+        );
         let inputs = self.inputs()?;
         if let Some(archive) = read_record(&record)
             && archive.inputs == inputs
@@ -97,7 +107,12 @@ impl Image {
             return Ok(archive);
         }
         let digest = self.write_tar(&path)?;
-        let archive = Archive { name: self.name.clone(), path, digest, inputs };
+        let archive = Archive {
+            name: self.name.clone(),
+            path,
+            digest,
+            inputs,
+        };
         let text = serde_json::to_string(&archive).map_err(|error| Error::io("write a record")(error.into()))?;
         fs::write(&record, text).map_err(Error::file("write", &record))?;
         Ok(archive)
@@ -108,8 +123,15 @@ impl Image {
         let mut inputs = serde_json::to_string(self).map_err(|error| Error::io("describe an image")(error.into()))?;
         for file in &self.files {
             let metadata = fs::metadata(&file.source).map_err(Error::file("read", &file.source))?;
-            let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            inputs.push_str(&format!(" {}/{}", metadata.len(), modified.unwrap_or_default().as_nanos()));
+            let modified = metadata
+                .modified()
+                .ok()
+                .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            inputs.push_str(&format!(
+                " {}/{}",
+                metadata.len(),
+                modified.unwrap_or_default().as_nanos()
+            ));
         }
         Ok(inputs)
     }
@@ -225,7 +247,12 @@ impl Archive {
                 let text = |value: &Value| value.as_str().map(str::to_owned);
                 let name = text(&reference["annotations"]["io.containerd.image.name"]);
                 if let (Some(name), Some(digest)) = (name, text(&reference["digest"])) {
-                    return Ok(Self { name, path: path.to_owned(), digest, inputs: String::new() });
+                    return Ok(Self {
+                        name,
+                        path: path.to_owned(),
+                        digest,
+                        inputs: String::new(),
+                    });
                 }
             }
         }
@@ -240,8 +267,14 @@ impl Archive {
 
 impl Blob {
     fn new(bytes: Vec<u8>) -> Self {
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { digest: format!("sha256:{digest}"), bytes }
+        let digest: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Self {
+            digest: format!("sha256:{digest}"),
+            bytes,
+        }
     }
 
     fn json(value: &Value) -> Result<Self> {
@@ -260,7 +293,11 @@ impl Blob {
 
 /// A name for content: 16 hexadecimal digits.
 pub(crate) fn short_digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn read_record(path: &Path) -> Option<Archive> {
@@ -310,11 +347,18 @@ mod tests {
         let two = image.write(&second).expect("written");
         assert_eq!(fs::read(&one.path).expect("read"), fs::read(&two.path).expect("read"));
         assert_eq!(Archive::read(&one.path).expect("read").digest, one.digest);
-        assert_eq!(Archive::read(&one.path).expect("read").name, "docker.io/things/program:dev");
+        assert_eq!(
+            Archive::read(&one.path).expect("read").name,
+            "docker.io/things/program:dev"
+        );
 
-        let before = fs::metadata(&one.path).and_then(|metadata| metadata.modified()).expect("a time");
+        let before = fs::metadata(&one.path)
+            .and_then(|metadata| metadata.modified())
+            .expect("a time");
         image.write(&first).expect("written");
-        let after = fs::metadata(&one.path).and_then(|metadata| metadata.modified()).expect("a time");
+        let after = fs::metadata(&one.path)
+            .and_then(|metadata| metadata.modified())
+            .expect("a time");
         assert_eq!(before, after, "nothing changed, so nothing is written");
 
         fs::write(&image.files[0].source, b"other content").expect("written");
@@ -326,6 +370,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("x.tar");
         fs::write(&path, [0; 1024]).expect("written");
-        assert!(Archive::read(&path).expect_err("refused").to_string().contains("cargo xtask images"));
+        assert!(
+            Archive::read(&path)
+                .expect_err("refused")
+                .to_string()
+                .contains("cargo xtask images")
+        );
     }
 }

@@ -60,20 +60,32 @@ pub async fn build(images: &[ProjectImage]) -> Result<Vec<Archive>> {
     command
         .current_dir(project_root())
         .args(["build", "--profile", "image", "--target", &target])
-        .args(images.iter().flat_map(|image| ["--package", image.name(), "--bin", image.name()]))
+        .args(
+            images
+                .iter()
+                .flat_map(|image| ["--package", image.name(), "--bin", image.name()]),
+        )
         // A static-pie executable: it resolves names with glibc's own resolver, on an empty file system.
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     let status = command.status().await.map_err(Error::io("run cargo"))?;
     if !status.success() {
-        return Err(Error::impossible(format!("the images' programs do not compile ({status}): see above")));
+        return Err(Error::impossible(format!(
+            "the images' programs do not compile ({status}): see above"
+        )));
     }
     let programs = target_directory().join(target).join("image");
     let write = |image: &ProjectImage| {
         let mut description = Image::of_program(image.reference(), &programs.join(image.name()));
-        let labels = [("title", image.name()), ("version", env!("CARGO_PKG_VERSION")), ("licenses", "Apache-2.0")];
+        let labels = [
+            ("title", image.name()),
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("licenses", "Apache-2.0"),
+        ];
         for (key, value) in labels {
-            description.labels.insert(format!("org.opencontainers.image.{key}"), value.to_owned());
+            description
+                .labels
+                .insert(format!("org.opencontainers.image.{key}"), value.to_owned());
         }
         description.write(&directory())
     };

@@ -53,12 +53,21 @@ pub fn forecast(tier: Tier) -> Result<Forecast> {
 /// # Errors
 /// As [`forecast`].
 pub fn announce(tier: Tier) -> Result<()> {
-    let Forecast { builds, packages, build_seconds, gigabytes } = forecast(tier)?;
+    let Forecast {
+        builds,
+        packages,
+        build_seconds,
+        gigabytes,
+    } = forecast(tier)?;
     if !packages.is_empty() {
         eprintln!("to install: {}", packages.join(" "));
     }
     if !builds.is_empty() {
-        let names = builds.iter().map(|program| program.file_name()).collect::<Vec<_>>().join(" ");
+        let names = builds
+            .iter()
+            .map(|program| program.file_name())
+            .collect::<Vec<_>>()
+            .join(" ");
         let minutes = build_seconds.div_ceil(60);
         eprintln!("to build, once per machine: {names} (about {minutes} min on two cores, {gigabytes} GB of disk)");
     }

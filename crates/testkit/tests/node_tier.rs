@@ -102,7 +102,11 @@ spec:
 fn compile(directory: &Path) -> PathBuf {
     let (source, program) = (directory.join("netprobe.c"), directory.join("netprobe"));
     std::fs::write(&source, PROGRAM).expect("written");
-    let status = Command::new("cc").args(["-static", "-w", "-o"]).arg(&program).arg(&source).status();
+    let status = Command::new("cc")
+        .args(["-static", "-w", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .status();
     assert!(status.expect("cc runs").success());
     program
 }
@@ -115,31 +119,63 @@ fn traces() -> Vec<String> {
     };
     let own = std::process::id().to_string();
     let processes = std::fs::read_dir("/proc").expect("proc").flatten().filter_map(|entry| {
-        let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?.replace('\0', " ");
+        let line = std::fs::read_to_string(entry.path().join("cmdline"))
+            .ok()?
+            .replace('\0', " ");
         (line.contains("/var/lib/flowctl-local") && entry.file_name() != *own).then_some(format!("process {line}"))
     });
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
-    let mounts = mounts.lines().filter(|line| line.contains("flowctl-local")).map(|line| format!("mount {line}"));
+    let mounts = mounts
+        .lines()
+        .filter(|line| line.contains("flowctl-local"))
+        .map(|line| format!("mount {line}"));
     let devices = run("ip", &["-o", "link"]);
-    let devices = devices.lines().filter(|line| line.contains("flowctl0") || line.contains("veth"));
-    let rules: String = ["filter", "nat", "mangle"].map(|table| run("iptables", &["-t", table, "-S"])).concat();
-    let rules = rules.lines().filter(|line| line.contains("KUBE") || line.contains("flowctl0") || line.contains("10.24"));
-    let files = ["/var/lib/flowctl-local", "/sys/fs/cgroup/flowctl-local", "/sys/fs/cgroup/memory/flowctl-local"];
-    let files = files.into_iter().filter(|path| Path::new(path).exists());
+    let devices = devices
+        .lines()
+        .filter(|line| line.contains("flowctl0") || line.contains("veth"));
+    let tools = ["iptables", "ip6tables"];
+    let rules: String = tools
+        .map(|tool| {
+            ["filter", "nat", "mangle"]
+                .map(|table| run(tool, &["-t", table, "-S"]))
+                .concat()
+        })
+        .concat();
+    let rules = rules
+        .lines()
+        .filter(|line| line.contains("KUBE") || line.contains("flowctl0") || line.contains("10.24"));
+    let cgroups = run("find", &["/sys/fs/cgroup", "-maxdepth", "2", "-name", "flowctl-local"]);
+    let places = [
+        "/var/lib/flowctl-local",
+        "/var/lib/kubelet",
+        "/var/lib/cni",
+        "/var/log/containers",
+        "/run/containerd",
+    ];
+    let files = places.into_iter().filter(|path| Path::new(path).exists());
     let shims = std::fs::read_dir("/run/containerd/s").into_iter().flatten().flatten();
     let mut all: Vec<String> = processes.chain(mounts).collect();
-    all.extend(devices.chain(rules).chain(files).map(str::to_owned));
+    all.extend(
+        devices
+            .chain(rules)
+            .chain(files)
+            .chain(cgroups.lines())
+            .map(str::to_owned),
+    );
     all.extend(shims.map(|entry| entry.path().display().to_string()));
     all
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_run_find_each_other_read_local_data_and_leave_nothing() -> Result<()> {
-    let Some(_) = tier::require(Tier::Node) else { return Ok(()) };
+    let Some(_) = tier::require(Tier::Node) else {
+        return Ok(());
+    };
     let before = traces();
-    let settings = || ["net/ipv4/ip_forward", "kernel/panic", "vm/overcommit_memory"].map(|name| {
-        std::fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default()
-    });
+    let settings = || {
+        ["net/ipv4/ip_forward", "kernel/panic", "vm/overcommit_memory"]
+            .map(|name| std::fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default())
+    };
     let settings_before = settings();
     let scratch = tempfile::tempdir().map_err(Error::io("make a directory"))?;
     let data = scratch.path().join("data");
@@ -150,28 +186,60 @@ async fn pods_run_find_each_other_read_local_data_and_leave_nothing() -> Result<
     let cluster = Cluster::start(Tier::Node, Options::default()).await?;
     assert_eq!(cluster.load_image(&image.path).await?, Loaded::Now);
     assert_eq!(cluster.load_image(&image.path).await?, Loaded::Already);
-    let objects = OBJECTS.replace("DATA", &data.display().to_string()).replace("NODE", NODE_NAME);
+    let objects = OBJECTS
+        .replace("DATA", &data.display().to_string())
+        .replace("NODE", NODE_NAME);
     cluster.kubectl_input(&["apply", "-f", "-"], &objects).await?;
-    let forbidden = ["run", "--namespace=strict", "root", "--image=netprobe:dev", "--privileged"];
-    let refusal = cluster.kubectl(&forbidden).await.expect_err("pod security is enforced").to_string();
+    let forbidden = [
+        "run",
+        "--namespace=strict",
+        "root",
+        "--image=netprobe:dev",
+        "--privileged",
+    ];
+    let refusal = cluster
+        .kubectl(&forbidden)
+        .await
+        .expect_err("pod security is enforced")
+        .to_string();
     assert!(refusal.contains("restricted"), "{refusal}");
 
     // The first pods of a namespace may come before its service account.
     wait::until("the server's pod is made", LIMIT, async || {
-        Ok(cluster.kubectl_input(&["apply", "-f", "-"], &pod("server", "[]")).await.ok())
+        Ok(cluster
+            .kubectl_input(&["apply", "-f", "-"], &pod("server", "[]"))
+            .await
+            .ok())
     })
     .await?;
-    let ready = ["wait", "--namespace=strict", "--for=condition=Ready", "pod/server", "--timeout=60s"];
+    let ready = [
+        "wait",
+        "--namespace=strict",
+        "--for=condition=Ready",
+        "pod/server",
+        "--timeout=60s",
+    ];
     cluster.kubectl(&ready).await?;
     for (name, arguments, expected) in [
         ("by-search-domain", "[server, '80']", "connected: hello"),
-        ("by-full-name", "[server.strict.svc.cluster.local, '80']", "connected: hello"),
+        (
+            "by-full-name",
+            "[server.strict.svc.cluster.local, '80']",
+            "connected: hello",
+        ),
         ("to-the-apiserver", "[kubernetes.default.svc, '443']", "connected:"),
         ("from-disk", "[/data/word]", "local data"),
     ] {
-        cluster.kubectl_input(&["apply", "-f", "-"], &pod(name, arguments)).await?;
+        cluster
+            .kubectl_input(&["apply", "-f", "-"], &pod(name, arguments))
+            .await?;
         let target = format!("pod/{name}");
-        let ended = ["wait", "--namespace=strict", "--for=jsonpath={.status.phase}=Succeeded", &target];
+        let ended = [
+            "wait",
+            "--namespace=strict",
+            "--for=jsonpath={.status.phase}=Succeeded",
+            &target,
+        ];
         cluster.kubectl(&[&ended[..], &["--timeout=60s"]].concat()).await?;
         let said = cluster.kubectl(&["logs", "--namespace=strict", name]).await?;
         assert!(said.contains(expected), "{name} said {said:?}");

@@ -37,7 +37,10 @@ impl Access {
     /// Reads the user's kubeconfig: `KUBECONFIG`, which may name several files, else `~/.kube/config`.
     pub(super) async fn of_user(context: &str) -> Result<Self> {
         let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
-        let place = std::env::var_os("KUBECONFIG").map(PathBuf::from).or(home).unwrap_or_default();
+        let place = std::env::var_os("KUBECONFIG")
+            .map(PathBuf::from)
+            .or(home)
+            .unwrap_or_default();
         let file = Kubeconfig::read().map_err(unusable(&place))?;
         Self::new(file, place, Some(context)).await
     }
@@ -46,14 +49,21 @@ impl Access {
         // Only ring is compiled in; saying so makes that independent of what else links rustls. An error means that
         // somebody else said it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+        let options = KubeConfigOptions {
+            context: context.map(str::to_owned),
+            ..KubeConfigOptions::default()
+        };
         let config = Config::from_custom_kubeconfig(file, &options).await;
         let mut config = config.map_err(unusable(&kubeconfig))?;
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(READ);
         config.write_timeout = Some(WRITE);
-        Ok(Self { kubeconfig, context: context.map(str::to_owned), config })
+        Ok(Self {
+            kubeconfig,
+            context: context.map(str::to_owned),
+            config,
+        })
     }
 
     pub(super) fn client(&self) -> Result<Client> {

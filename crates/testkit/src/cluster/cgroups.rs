@@ -15,7 +15,10 @@ pub(super) fn paths() -> Vec<PathBuf> {
     if is_unified() {
         return vec![Path::new(MOUNTS).join(name)];
     }
-    hierarchies().into_iter().map(|hierarchy| hierarchy.join(name)).collect()
+    hierarchies()
+        .into_iter()
+        .map(|hierarchy| hierarchy.join(name))
+        .collect()
 }
 
 /// Makes the directories: the kubelet wants them to exist.
@@ -23,7 +26,10 @@ pub(super) fn create() -> Result<()> {
     if is_unified() {
         // Those that the kernel does not have are refused, and the kubelet says which of them it needs.
         for controller in ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"] {
-            let _ = fs::write(Path::new(MOUNTS).join("cgroup.subtree_control"), format!("+{controller}"));
+            let _ = fs::write(
+                Path::new(MOUNTS).join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            );
         }
     }
     for path in paths() {
@@ -44,12 +50,12 @@ fn is_unified() -> bool {
     Path::new(MOUNTS).join("cgroup.controllers").exists()
 }
 
-/// The hierarchies of cgroup v1, without links to them and without the unified one beside them.
+/// The hierarchies of cgroup v1 without links to them, and the unified one beside them: runc uses it too.
 fn hierarchies() -> Vec<PathBuf> {
     let entries = fs::read_dir(MOUNTS).into_iter().flatten().flatten();
     let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     directories
         .map(|entry| entry.path())
-        .filter(|path| path.join("tasks").exists() && path.join("cgroup.procs").exists())
+        .filter(|path| path.join("cgroup.procs").exists())
         .collect()
 }

@@ -17,8 +17,6 @@ use crate::{Error, Result, command, wait};
 
 /// The image of the pods' first process.
 pub(super) const PAUSE: &str = "flowctl-local/pause:dev";
-/// The name of the CNI network; CNI names its files after it.
-const CNI_NETWORK: &str = "flowctl-local";
 const START: Duration = Duration::from_secs(30);
 
 /// A containerd that runs, and how to reach it.
@@ -42,7 +40,10 @@ pub enum Loaded {
 impl Containerd {
     /// How to reach the containerd of a cluster in this directory.
     pub(super) fn of(directory: &Path, ctr: PathBuf) -> Self {
-        Self { ctr, socket: directory.join("containerd/containerd.sock") }
+        Self {
+            ctr,
+            socket: directory.join("containerd/containerd.sock"),
+        }
     }
 
     /// Writes the configuration, starts it, waits for its socket.
@@ -64,13 +65,24 @@ impl Containerd {
         fs::write(&network, content).map_err(Error::file("write", &network))?;
 
         let containerd = Self::of(directory, packages.ctr.clone());
-        // CNI's library remembers results here, whatever containerd is told.
+        // CNI's library remembers results here, whatever containerd is told; each is named after a sandbox.
         let (results, cni_home) = (PathBuf::from("/var/lib/cni/results"), PathBuf::from("/var/lib/cni"));
-        let forget = format!("rm -f {}/{CNI_NETWORK}-*", results.display());
-        supervisor.undo(Undo::RemoveEmpty { path: results, top: cni_home })?;
+        let sandboxes = home.join("root/io.containerd.grpc.v1.cri/sandboxes");
+        let forget = format!(
+            "for sandbox in {}/*; do rm -f {}/*-\"$(basename \"$sandbox\")\"-*; done",
+            sandboxes.display(),
+            results.display()
+        );
+        supervisor.undo(Undo::RemoveEmpty {
+            path: results,
+            top: cni_home,
+        })?;
         supervisor.undo(Undo::Run(vec!["sh".to_owned(), "-c".to_owned(), forget]))?;
         let sockets = PathBuf::from("/run/containerd");
-        supervisor.undo(Undo::RemoveEmpty { path: sockets.join("s"), top: sockets })?;
+        supervisor.undo(Undo::RemoveEmpty {
+            path: sockets.join("s"),
+            top: sockets,
+        })?;
         supervisor.undo(Undo::RemoveSockets(home.join("state/io.containerd.runtime.v2.task")))?;
         supervisor.undo(Undo::RemoveCgroups(super::cgroups::paths()))?;
         supervisor.undo(Undo::KillByArgument(containerd.socket.display().to_string()))?;
@@ -106,7 +118,10 @@ impl Containerd {
 
     fn ctr(&self) -> Command {
         let mut command = Command::new(&self.ctr);
-        command.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io"]);
+        command
+            .arg("--address")
+            .arg(&self.socket)
+            .args(["--namespace", "k8s.io"]);
         command
     }
 }
@@ -151,7 +166,7 @@ conf_dir = "{cni}"
 fn cni_configuration(cni: &Path, pods: Range) -> serde_json::Value {
     json!({
         "cniVersion": "0.4.0",
-        "name": CNI_NETWORK,
+        "name": "flowctl-local",
         "plugins": [{
             "type": "bridge",
             "bridge": BRIDGE,

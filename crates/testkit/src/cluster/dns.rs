@@ -67,7 +67,11 @@ fn pod() -> Value {
 /// The `kubernetes` block's braces must be on lines of their own.
 fn corefile() -> String {
     let servers = upstream_servers();
-    let forward = if servers.is_empty() { String::new() } else { format!("    forward . {}\n", servers.join(" ")) };
+    let forward = if servers.is_empty() {
+        String::new()
+    } else {
+        format!("    forward . {}\n", servers.join(" "))
+    };
     format!(
         ".:{PORT} {{\n    errors\n    ready :8181\n    kubernetes cluster.local in-addr.arpa {{\n        \
          pods insecure\n        ttl 5\n    }}\n{forward}    cache 5\n    reload\n}}\n"
@@ -86,5 +90,9 @@ fn upstream_servers() -> Vec<String> {
             .map(|server| server.to_string())
             .collect()
     };
-    files.iter().map(servers_of).find(|servers| !servers.is_empty()).unwrap_or_default()
+    files
+        .iter()
+        .map(servers_of)
+        .find(|servers| !servers.is_empty())
+        .unwrap_or_default()
 }

@@ -53,7 +53,13 @@ impl Tool {
         };
         let remedy = format!("it loads images into the cluster {cluster:?}");
         let program = command::require(program, &remedy)?;
-        command::run(Command::new(program).args(before).arg(&archive.path).args([option, cluster])).await?;
+        command::run(
+            Command::new(program)
+                .args(before)
+                .arg(&archive.path)
+                .args([option, cluster]),
+        )
+        .await?;
         Ok(())
     }
 }
@@ -61,7 +67,11 @@ impl Tool {
 /// Opens the cluster of a context in the user's kubeconfig (`KUBECONFIG`, else `~/.kube/config`).
 pub(super) async fn open(context: &str) -> Result<Cluster> {
     let access = Access::of_user(context).await?;
-    access.client()?.apiserver_version().await.map_err(Error::kube(format!("reach the cluster of {context:?}")))?;
+    access
+        .client()?
+        .apiserver_version()
+        .await
+        .map_err(Error::kube(format!("reach the cluster of {context:?}")))?;
     Ok(Cluster {
         tier: Tier::Node,
         directory: PathBuf::from("."),

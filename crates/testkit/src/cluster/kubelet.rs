@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use flowctl_supervisor::Undo;
 use serde_json::json;
@@ -12,7 +13,7 @@ use super::control_plane::ControlPlane;
 use super::network::Network;
 use super::{NODE_NAME, NODE_USER, cgroups};
 use crate::binaries::Program;
-use crate::{Error, Result, ports};
+use crate::{Error, Result, command, ports};
 
 /// The kubelet's socket for device plugins is here whatever `--root-dir` says.
 const KUBELET_HOME: &str = "/var/lib/kubelet";
@@ -72,7 +73,10 @@ pub(super) fn start_kubelet(
         "configMapAndSecretChangeDetectionStrategy": "Watch",
     });
     let arguments = vec![
-        format!("--config={}", write(&home.join("config.json"), &configuration)?.display()),
+        format!(
+            "--config={}",
+            write(&home.join("config.json"), &configuration)?.display()
+        ),
         format!("--kubeconfig={}", control_plane.kubeconfig_of(NODE_USER)?.display()),
         format!("--root-dir={}", home.join("root").display()),
         format!("--cert-dir={}", home.join("certificates").display()),
@@ -102,8 +106,34 @@ pub(super) fn start_proxy(control_plane: &mut ControlPlane<'_>, network: Network
     let path = write(&control_plane.directory.join("kube-proxy.json"), &configuration)?;
     let program = control_plane.binaries.path(Program::KubeProxy)?.display().to_string();
     let configuration = format!("--config={}", path.display());
-    control_plane.supervisor.undo(Undo::Run(vec![program, configuration.clone(), "--cleanup".to_owned()]))?;
+    forget_firewall(control_plane)?;
+    control_plane
+        .supervisor
+        .undo(Undo::Run(vec![program, configuration.clone(), "--cleanup".to_owned()]))?;
     control_plane.run(Program::KubeProxy, vec![configuration])
+}
+
+/// kube-proxy's own cleanup leaves this chain, for a kubelet that may share it. One that was there before stays.
+fn forget_firewall(control_plane: &mut ControlPlane<'_>) -> Result<()> {
+    for tool in ["iptables", "ip6tables"] {
+        let Some(tool) = command::find(tool, &[]) else { continue };
+        let exists = Command::new(&tool)
+            .args(["-w", "-S", "KUBE-FIREWALL"])
+            .output()
+            .is_ok_and(|it| it.status.success());
+        if !exists {
+            let tool = tool.display();
+            let script = format!(
+                "if {tool} -w -S KUBE-FIREWALL >/dev/null 2>&1; then \
+                 for chain in INPUT OUTPUT; do {tool} -w -D $chain -j KUBE-FIREWALL 2>/dev/null; done; \
+                 {tool} -w -F KUBE-FIREWALL && {tool} -w -X KUBE-FIREWALL; fi"
+            );
+            control_plane
+                .supervisor
+                .undo(Undo::Run(vec!["sh".to_owned(), "-c".to_owned(), script]))?;
+        }
+    }
+    Ok(())
 }
 
 /// What the kubelet makes outside of its directory. What was there before stays.
@@ -113,9 +143,17 @@ fn forget_traces(control_plane: &mut ControlPlane<'_>, directory: &Path) -> Resu
         control_plane.supervisor.undo(Undo::RemoveDirectory(home))?;
     }
     let logs = PathBuf::from(CONTAINER_LOGS);
-    let forget = format!("[ ! -d {CONTAINER_LOGS} ] || find {CONTAINER_LOGS} -lname '{}/*' -delete", directory.display());
-    control_plane.supervisor.undo(Undo::RemoveEmpty { path: logs.clone(), top: logs })?;
-    control_plane.supervisor.undo(Undo::Run(vec!["sh".to_owned(), "-c".to_owned(), forget]))
+    let forget = format!(
+        "[ ! -d {CONTAINER_LOGS} ] || find {CONTAINER_LOGS} -lname '{}/*' -delete",
+        directory.display()
+    );
+    control_plane.supervisor.undo(Undo::RemoveEmpty {
+        path: logs.clone(),
+        top: logs,
+    })?;
+    control_plane
+        .supervisor
+        .undo(Undo::Run(vec!["sh".to_owned(), "-c".to_owned(), forget]))
 }
 
 /// Writes a component's configuration: JSON is YAML.

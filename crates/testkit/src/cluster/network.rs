@@ -86,14 +86,19 @@ impl Network {
         }
         let free = |candidates: [&str; 4], purpose: &str| {
             let mut ranges = candidates.iter().filter_map(|text| Range::parse(text));
-            ranges.find(|range| !taken.iter().any(|other| other.overlaps(*range))).ok_or_else(|| {
-                Error::impossible(format!(
-                    "no free address range for {purpose}: {} all overlap with this machine's routes",
-                    candidates.join(", ")
-                ))
-            })
+            ranges
+                .find(|range| !taken.iter().any(|other| other.overlaps(*range)))
+                .ok_or_else(|| {
+                    Error::impossible(format!(
+                        "no free address range for {purpose}: {} all overlap with this machine's routes",
+                        candidates.join(", ")
+                    ))
+                })
         };
-        Ok(Self { pods: free(POD_RANGES, "pods")?, services: free(SERVICE_RANGES, "services")? })
+        Ok(Self {
+            pods: free(POD_RANGES, "pods")?,
+            services: free(SERVICE_RANGES, "services")?,
+        })
     }
 
     /// The node's address.
@@ -120,7 +125,9 @@ impl Network {
         }
         let ip = packages.ip.display().to_string();
         let shell = |script: String| Undo::Run(vec!["sh".to_owned(), "-c".to_owned(), script]);
-        supervisor.undo(shell(format!("[ ! -e /sys/class/net/{BRIDGE} ] || {ip} link delete {BRIDGE}")))?;
+        supervisor.undo(shell(format!(
+            "[ ! -e /sys/class/net/{BRIDGE} ] || {ip} link delete {BRIDGE}"
+        )))?;
         // The host's end of a pod's cable goes with the pod's namespace, but only some time later.
         supervisor.undo(shell(format!(
             "for port in /sys/class/net/{BRIDGE}/brif/*; do {ip} link delete \"$(basename \"$port\")\" 2>&1; done; true"

@@ -47,7 +47,11 @@ pub(super) async fn start(options: &Options) -> Result<Cluster> {
     let (access, audit_log, containerd) =
         start_components(options, &binaries, &packages, network, &mut supervisor, &images).await?;
     wait_until_ready(&access.client()?, &supervisor).await?;
-    let state = State { supervisor: supervisor.identity(), containerd: containerd.socket.clone(), is_detached: false };
+    let state = State {
+        supervisor: supervisor.identity(),
+        containerd: containerd.socket.clone(),
+        is_detached: false,
+    };
     state.write(directory)?;
     Ok(Cluster {
         tier: Tier::Node,
@@ -123,7 +127,11 @@ async fn take_turn(directory: &Path) -> Result<Supervisor> {
         }
         if begun.elapsed() > TURN {
             let what = "another process gives up its local cluster".to_owned();
-            return Err(Error::Deadline { what, limit: TURN, detail: String::new() });
+            return Err(Error::Deadline {
+                what,
+                limit: TURN,
+                detail: String::new(),
+            });
         }
         if !announced {
             eprintln!("waiting: another process has the local cluster of this machine");
@@ -150,8 +158,13 @@ async fn wait_until_ready(client: &Client, supervisor: &Supervisor) -> Result<()
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), dns::NAMESPACE);
     wait::until("cluster DNS is available", READY, async || {
         supervisor.check()?;
-        let deployment = deployments.get_opt(dns::NAME).await.map_err(Error::kube("read the DNS deployment"))?;
-        let available = deployment.and_then(|deployment| deployment.status?.available_replicas).unwrap_or(0);
+        let deployment = deployments
+            .get_opt(dns::NAME)
+            .await
+            .map_err(Error::kube("read the DNS deployment"))?;
+        let available = deployment
+            .and_then(|deployment| deployment.status?.available_replicas)
+            .unwrap_or(0);
         Ok((available > 0).then_some(()))
     })
     .await
@@ -174,7 +187,10 @@ pub(super) async fn attach() -> Result<Option<Cluster>> {
         access,
         binaries: Binaries::ensure(Program::NODE).await?,
         audit_log: Some(directory.join("logs/audit.log")),
-        images: super::Images::Containerd(Containerd { ctr, socket: state.containerd }),
+        images: super::Images::Containerd(Containerd {
+            ctr,
+            socket: state.containerd,
+        }),
         supervisor: None,
     }))
 }
@@ -213,7 +229,10 @@ async fn pause() -> Result<Archive> {
         std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
         let unfinished = folder.join(format!(".pause.{}", std::process::id()));
         let mut compiler = Command::new("cc");
-        compiler.args(["-x", "c", "-O2", "-static", "-s", "-o"]).arg(&unfinished).arg("-");
+        compiler
+            .args(["-x", "c", "-O2", "-static", "-s", "-o"])
+            .arg(&unfinished)
+            .arg("-");
         command::run_with_input(&mut compiler, source.as_bytes()).await?;
         std::fs::rename(&unfinished, &program).map_err(Error::file("write", &program))?;
     }
