@@ -12,7 +12,7 @@ use stellar_xdr::{LedgerCloseMeta, Limited, Limits, ReadXdr};
 use crate::error::ArchiveError;
 
 /// Most bytes of XDR that one ledger may have. The largest on the public network have a few MiB.
-const MAX_LEDGER_BYTES: usize = 128 << 20;
+const MAX_LEDGER_BYTES: usize = 64 << 20;
 
 /// Deepest nesting of XDR types; stellar-core allows the same.
 const MAX_DEPTH: u32 = 500;

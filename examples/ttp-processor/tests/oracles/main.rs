@@ -11,7 +11,7 @@ use balances::{Balances, Holding};
 use flowctl_stellar::stellar_xdr::{
     LedgerCloseMeta, Limits, TransactionResultMeta, TransactionResultSet, WriteXdr as _,
 };
-use flowctl_stellar::{Archive, ArchiveError, Ledger, LedgerRange, header};
+use flowctl_stellar::{Archive, ArchiveError, Ledger, LedgerRange, header, json, sample};
 use sha2::{Digest as _, Sha256};
 use ttp_processor::{Extractor, Kind, LedgerEvents};
 
@@ -217,4 +217,61 @@ fn a_gap_is_named_not_skipped() {
         "{error}"
     );
     assert!(ledgers.next().is_none(), "nothing comes after the gap");
+}
+
+/// The samples, as a reader of their folder sees them.
+fn samples() -> Vec<Ledger> {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let options = sample::Options::default();
+    sample::write(dir.path(), &options).expect("samples are written");
+    let ledgers = whole(dir.path()).concat();
+    assert_eq!(ledgers.len(), options.ledgers as usize);
+    ledgers
+}
+
+#[test]
+fn sample_fees_and_balances_agree_with_the_events() {
+    let ledgers = samples();
+    ledgers.iter().for_each(assert_balances);
+    assert_fee_pools(&ledgers);
+    summary("samples", &ledgers);
+}
+
+/// A demo on the samples shows every kind of event, in every version of the meta.
+#[test]
+fn samples_have_every_kind_in_every_meta_version() {
+    let mut seen = BTreeMap::<u8, BTreeSet<Kind>>::new();
+    for ledger in samples() {
+        let version = match &ledger.meta {
+            LedgerCloseMeta::V0(_) => 0,
+            LedgerCloseMeta::V1(_) => 1,
+            LedgerCloseMeta::V2(_) => 2,
+        };
+        let kinds = extract(&ledger).events.into_iter().map(|event| event.kind);
+        seen.entry(version).or_default().extend(kinds);
+    }
+    let all = BTreeSet::from([Kind::Transfer, Kind::Mint, Kind::Burn, Kind::Clawback, Kind::Fee]);
+    let wanted = BTreeMap::from([(0, all.clone()), (1, all.clone()), (2, all)]);
+    assert_eq!(seen, wanted);
+}
+
+/// What a processor gets over the wire is JSON: nothing may be lost on the way.
+#[test]
+fn events_are_the_same_through_json() {
+    let mut ledgers = samples();
+    for set in ["pubnet-galexie-sample", "standalone-v23-loadtest"] {
+        ledgers.extend(real(set).map(|dir| whole(&dir).concat()).unwrap_or_default());
+    }
+    let extractor = Extractor::for_known_networks();
+    for ledger in &ledgers {
+        let text = json::to_vec(&ledger.meta).expect("ledger becomes json");
+        let value = serde_json::from_slice(&text).expect("it is json");
+        assert_eq!(json::to_json(&ledger.meta).expect("ledger becomes json"), value);
+        let direct = extract(ledger);
+        assert_eq!(extractor.extract_slice(&text).expect("events from text"), direct);
+        assert_eq!(extractor.extract_json(&value).expect("events from value"), direct);
+        let events = serde_json::to_string(&direct).expect("events become json");
+        let back: LedgerEvents = serde_json::from_str(&events).expect("events are read back");
+        assert_eq!(back, direct);
+    }
 }
