@@ -1,6 +1,8 @@
 //! The samples are what they say they are: the same every time, and a chain whose headers vouch for
 //! what is below them.
 
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+
 use std::fs;
 
 use flowctl_stellar::sample::{self, Options, SampleError, Samples};

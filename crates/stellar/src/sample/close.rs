@@ -2,28 +2,22 @@
 //! not use, and put everything under a header that follows the one before.
 
 use stellar_xdr::{
-    AccountId, Asset, DependentTxCluster, ExtensionPoint, FeeBumpTransaction, FeeBumpTransactionEnvelope,
-    FeeBumpTransactionInnerTx, GeneralizedTransactionSet, Hash, InnerTransactionResult, InnerTransactionResultPair,
-    InnerTransactionResultResult, LedgerCloseMeta, LedgerCloseMetaV0, LedgerCloseMetaV1, LedgerCloseMetaV2,
-    LedgerEntryChanges, LedgerEntryData, LedgerHeader, LedgerHeaderHistoryEntry, LedgerUpgrade, Limits, MuxedAccount,
-    OperationMeta, OperationMetaV2, ParallelTxExecutionStage, ParallelTxsComponent, ScVal, SequenceNumber,
-    SorobanTransactionData, SorobanTransactionMeta, SorobanTransactionMetaV2, StellarValue, TimePoint, Transaction,
-    TransactionEnvelope, TransactionExt, TransactionMeta, TransactionMetaV2, TransactionMetaV3, TransactionMetaV4,
-    TransactionPhase, TransactionResult, TransactionResultMeta, TransactionResultMetaV1, TransactionResultPair,
-    TransactionResultResult, TransactionResultSet, TransactionSet, TransactionSetV1, TransactionV0,
-    TransactionV0Envelope, TransactionV1Envelope, TxSetComponent, TxSetComponentTxsMaybeDiscountedFee, Uint256,
-    UpgradeEntryMeta, UpgradeType, WriteXdr,
+    AccountId, Asset, ExtensionPoint, Hash, LedgerCloseMeta, LedgerCloseMetaV0, LedgerCloseMetaV1, LedgerCloseMetaV2,
+    LedgerEntryChanges, LedgerEntryData, LedgerHeader, LedgerHeaderHistoryEntry, LedgerUpgrade, Limits, StellarValue,
+    TimePoint, TransactionEnvelope, TransactionResult, TransactionResultMetaV1, TransactionResultPair,
+    TransactionResultSet, TransactionSet, UpgradeEntryMeta, UpgradeType, WriteXdr,
 };
 
 use super::actions::{Action, Done, Memory, ROUND, Rng, Scene, UNIT, USERS};
+use super::assemble::{envelope, generalized, meta, old_results, outcome};
 use super::exchange;
 use super::state::{State, account, digest, gold, hash, line_asset, usd};
 use super::{NETWORK_PASSPHRASE, Options, SampleError, contracts};
 
 /// What an operation costs, in stroops.
-const BASE_FEE: u32 = 100;
+pub(super) const BASE_FEE: u32 = 100;
 /// What a contract call may use, and what it leaves over.
-const RESOURCE_FEE: u32 = 50_000;
+pub(super) const RESOURCE_FEE: u32 = 50_000;
 const REFUND: i64 = 20_000;
 
 /// What the vault has before the first ledger, in stroops of XLM.
@@ -34,7 +28,7 @@ const FIRST_CLOSE: u64 = 1_704_067_200;
 
 /// Protocol versions of the three parts of a chain, each the last one of its meta version or a
 /// typical one.
-const PROTOCOLS: [u32; 3] = [19, 22, 23];
+pub(super) const PROTOCOLS: [u32; 3] = [19, 22, 23];
 
 /// The sample network between two ledgers.
 pub(super) struct Chain {
@@ -49,25 +43,25 @@ pub(super) struct Chain {
 }
 
 /// A transaction that is in the set, but not applied yet.
-struct Planned {
-    action: Action,
-    source: AccountId,
-    payer: AccountId,
-    fee: i64,
-    charge: LedgerEntryChanges,
+pub(super) struct Planned {
+    pub(super) action: Action,
+    pub(super) source: AccountId,
+    pub(super) payer: AccountId,
+    pub(super) fee: i64,
+    pub(super) charge: LedgerEntryChanges,
 }
 
 /// A transaction that was applied.
-struct Played {
-    planned: Planned,
-    envelope: TransactionEnvelope,
-    result: TransactionResultPair,
-    before: LedgerEntryChanges,
-    done: Done,
+pub(super) struct Played {
+    pub(super) planned: Planned,
+    pub(super) envelope: TransactionEnvelope,
+    pub(super) result: TransactionResultPair,
+    pub(super) before: LedgerEntryChanges,
+    pub(super) done: Done,
     /// What was given back right after it (until protocol 22).
-    after: LedgerEntryChanges,
+    pub(super) after: LedgerEntryChanges,
     /// What was given back after all (from protocol 23 on).
-    post: LedgerEntryChanges,
+    pub(super) post: LedgerEntryChanges,
 }
 
 // === impl Chain ===
@@ -300,7 +294,7 @@ impl Chain {
     }
 }
 
-fn network_id() -> Hash {
+pub(super) fn network_id() -> Hash {
     digest(NETWORK_PASSPHRASE)
 }
 
@@ -329,176 +323,4 @@ fn genesis(state: &mut State, reserves: [i64; 2]) -> Result<(), SampleError> {
     contracts::credit(state, &native, &contracts::vault(), VAULT.into())?;
     let all_points = i128::from(i64::MAX) << 50;
     contracts::credit(state, &contracts::points(), &contracts::treasury(), all_points)
-}
-
-/// The transaction as its sender would have sent it, without signatures.
-fn envelope(
-    planned: &Planned,
-    seq_num: SequenceNumber,
-    done: &Done,
-    protocol: u32,
-) -> Result<TransactionEnvelope, SampleError> {
-    let operations = done.operations.clone().try_into()?;
-    let fee = match planned.action {
-        Action::FeeBump => BASE_FEE,
-        _ => u32::try_from(planned.fee).unwrap_or(u32::MAX),
-    };
-    let source_account = MuxedAccount::from(planned.source.clone());
-    // Old wallets still sent the first kind of envelope.
-    if protocol == PROTOCOLS[0]
-        && planned.action == Action::Pay
-        && let MuxedAccount::Ed25519(Uint256(key)) = source_account
-    {
-        return Ok(TransactionEnvelope::TxV0(TransactionV0Envelope {
-            tx: TransactionV0 {
-                source_account_ed25519: Uint256(key),
-                fee,
-                seq_num,
-                operations,
-                ..TransactionV0::default()
-            },
-            ..TransactionV0Envelope::default()
-        }));
-    }
-    let ext = if planned.action.is_contract() {
-        TransactionExt::V1(SorobanTransactionData {
-            resource_fee: i64::from(RESOURCE_FEE),
-            ..SorobanTransactionData::default()
-        })
-    } else {
-        TransactionExt::V0
-    };
-    let tx = TransactionV1Envelope {
-        tx: Transaction {
-            source_account,
-            fee,
-            seq_num,
-            operations,
-            ext,
-            ..Transaction::default()
-        },
-        ..TransactionV1Envelope::default()
-    };
-    if planned.action != Action::FeeBump {
-        return Ok(TransactionEnvelope::Tx(tx));
-    }
-    Ok(TransactionEnvelope::TxFeeBump(FeeBumpTransactionEnvelope {
-        tx: FeeBumpTransaction {
-            fee_source: MuxedAccount::from(planned.payer.clone()),
-            fee: planned.fee,
-            inner_tx: FeeBumpTransactionInnerTx::Tx(tx),
-            ..FeeBumpTransaction::default()
-        },
-        ..FeeBumpTransactionEnvelope::default()
-    }))
-}
-
-fn outcome(envelope: &TransactionEnvelope, done: &Done) -> Result<TransactionResultResult, SampleError> {
-    let results = done.results.clone().try_into()?;
-    if done.failed {
-        return Ok(TransactionResultResult::TxFailed(results));
-    }
-    let TransactionEnvelope::TxFeeBump(envelope) = envelope else {
-        return Ok(TransactionResultResult::TxSuccess(results));
-    };
-    let pair = InnerTransactionResultPair {
-        transaction_hash: Hash(envelope.tx.inner_tx.hash(network_id().0)?),
-        result: InnerTransactionResult {
-            fee_charged: 0,
-            result: InnerTransactionResultResult::TxSuccess(results),
-            ..InnerTransactionResult::default()
-        },
-    };
-    Ok(TransactionResultResult::TxFeeBumpInnerSuccess(pair))
-}
-
-/// A set with one phase for classic transactions and one for contract calls.
-fn generalized(previous: Hash, sorted: &[&Played], protocol: u32) -> Result<GeneralizedTransactionSet, SampleError> {
-    let of = |contract: bool| {
-        let txs = sorted.iter().filter(|tx| tx.planned.action.is_contract() == contract);
-        txs.map(|tx| tx.envelope.clone()).collect::<Vec<_>>()
-    };
-    let serial = |txs: Vec<TransactionEnvelope>| -> Result<_, SampleError> {
-        let component = TxSetComponent::TxsetCompTxsMaybeDiscountedFee(TxSetComponentTxsMaybeDiscountedFee {
-            base_fee: Some(i64::from(BASE_FEE)),
-            txs: txs.try_into()?,
-        });
-        Ok(TransactionPhase::V0(vec![component].try_into()?))
-    };
-    let contracts = if protocol >= PROTOCOLS[2] {
-        let cluster = DependentTxCluster(of(true).try_into()?);
-        let stage = ParallelTxExecutionStage(vec![cluster].try_into()?);
-        TransactionPhase::V1(ParallelTxsComponent {
-            base_fee: Some(i64::from(BASE_FEE)),
-            execution_stages: vec![stage].try_into()?,
-        })
-    } else {
-        serial(of(true))?
-    };
-    Ok(GeneralizedTransactionSet::V1(TransactionSetV1 {
-        previous_ledger_hash: previous,
-        phases: vec![serial(of(false))?, contracts].try_into()?,
-    }))
-}
-
-fn old_results(played: Vec<Played>, protocol: u32) -> Result<Vec<TransactionResultMeta>, SampleError> {
-    let results = played.into_iter().map(|mut tx| {
-        Ok(TransactionResultMeta {
-            result: tx.result.clone(),
-            fee_processing: std::mem::take(&mut tx.planned.charge),
-            tx_apply_processing: meta(tx, protocol)?,
-        })
-    });
-    results.collect()
-}
-
-/// What a transaction changed, in the form of its time. A failed one changed nothing but its
-/// account's sequence number.
-fn meta(tx: Played, protocol: u32) -> Result<TransactionMeta, SampleError> {
-    let called = tx.planned.action.is_contract();
-    let done = tx.done;
-    let changes = if done.failed { Vec::new() } else { done.changes };
-    let old = |changes: Vec<LedgerEntryChanges>| -> Vec<OperationMeta> {
-        changes.into_iter().map(|changes| OperationMeta { changes }).collect()
-    };
-    if protocol == PROTOCOLS[0] {
-        return Ok(TransactionMeta::V2(TransactionMetaV2 {
-            tx_changes_before: tx.before,
-            operations: old(changes).try_into()?,
-            tx_changes_after: tx.after,
-        }));
-    }
-    if protocol == PROTOCOLS[1] {
-        let events = done.events.try_into()?;
-        return Ok(TransactionMeta::V3(TransactionMetaV3 {
-            tx_changes_before: tx.before,
-            operations: old(changes).try_into()?,
-            tx_changes_after: tx.after,
-            soroban_meta: called.then_some(SorobanTransactionMeta {
-                events,
-                return_value: ScVal::Void,
-                ..SorobanTransactionMeta::default()
-            }),
-            ..TransactionMetaV3::default()
-        }));
-    }
-    let mut events = Some(done.events);
-    let operations = changes.into_iter().map(|changes| {
-        Ok(OperationMetaV2 {
-            ext: ExtensionPoint::V0,
-            changes,
-            events: events.take().unwrap_or_default().try_into()?,
-        })
-    });
-    let operations = operations.collect::<Result<Vec<_>, SampleError>>()?;
-    Ok(TransactionMeta::V4(TransactionMetaV4 {
-        tx_changes_before: tx.before,
-        operations: operations.try_into()?,
-        tx_changes_after: tx.after,
-        soroban_meta: called.then_some(SorobanTransactionMetaV2 {
-            return_value: Some(ScVal::Void),
-            ..SorobanTransactionMetaV2::default()
-        }),
-        ..TransactionMetaV4::default()
-    }))
 }

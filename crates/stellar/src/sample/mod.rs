@@ -6,6 +6,7 @@
 //! reserves, liabilities, sponsorships and the time to live of contract data.
 
 mod actions;
+mod assemble;
 mod close;
 mod contracts;
 mod exchange;
