@@ -8,7 +8,10 @@ use flowctl_api::labels::APPLIED;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{Child, quantity};
+use crate::{Child, digest, quantity};
+
+#[cfg(test)]
+mod tests;
 
 /// The first place in which a live child is not what we want.
 #[derive(Clone, Debug, PartialEq)]
@@ -267,37 +270,6 @@ fn element_label(keys: &[&str], element: &Value) -> String {
     format!("[{}]", parts.join("/"))
 }
 
-/// Writes JSON with sorted keys, so that equal bodies have equal hashes however they were put together.
-fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(fields) => {
-            let mut sorted: Vec<_> = fields.iter().collect();
-            sorted.sort_by_key(|(key, _)| *key);
-            out.push('{');
-            for (index, (key, value)) in sorted.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push(':');
-                canonical(value, out);
-            }
-            out.push('}');
-        }
-        Value::Array(values) => {
-            out.push('[');
-            for (index, value) in values.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                canonical(value, out);
-            }
-            out.push(']');
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.push_str(&value.to_string()),
-    }
-}
-
 // === impl Child ===
 
 impl Child {
@@ -307,8 +279,7 @@ impl Child {
     pub fn sealed(&self) -> Child {
         let mut sealed = self.clone();
         unseal(&mut sealed.body);
-        let mut text = String::new();
-        canonical(&sealed.body, &mut text);
+        let text = digest::sorted(&sealed.body).to_string();
         let hash: String = Sha256::digest(text.as_bytes())
             .iter()
             .take(16)

@@ -154,7 +154,7 @@ fn image(status: &ContainerStatus, reason: &str, message: &str) -> Verdict {
     } else {
         ""
     };
-    let what = format!("container {}: image {:?}", status.name, status.image);
+    let what = format!("image {:?} of container {}", status.image, status.name);
     match reason {
         "InvalidImageName" => Verdict::bad(
             Reason::ImagePullBackOff,

@@ -28,7 +28,7 @@ use flowctl_api::{
     external_processor::External,
     labels::{KIND, NAME},
     pipeline::Mode,
-    status::RevisionStatus,
+    status::{Effective, RevisionStatus},
 };
 use kube::ResourceExt;
 
@@ -36,7 +36,7 @@ use self::{
     pods::Place,
     summary::{Causes, Published, conclude},
     verdict::Verdict,
-    workload::Running,
+    workload::{Asked, Running},
 };
 use crate::{Applied, PipelineObserved, Plan, ProcessorObserved, Publication, RevisionPlan};
 
@@ -50,7 +50,16 @@ pub fn pipeline(observed: &PipelineObserved, plan: &Plan, applied: &Applied) -> 
         must_run: "a Streaming pipeline runs for ever; a finite range is mode: Batch",
     };
     let workload = workload::find(plan, &applied.children);
-    let running = workload::look(workload, spec.suspend == Some(true), plan, &applied.children, &place);
+    let running = workload::look(
+        workload,
+        Asked {
+            suspended: spec.suspend == Some(true),
+            pods: 1,
+        },
+        plan,
+        &applied.children,
+        &place,
+    );
     let steps = pipeline::steps(observed, &plan.wiring);
     let mut effective = effective::read(workload::template(workload), plan.revision.as_ref());
     effective.mode = Some(spec.mode.unwrap_or(Mode::Streaming));
@@ -93,13 +102,20 @@ pub fn processor(observed: &ProcessorObserved, plan: &Plan, applied: &Applied) -
         must_run: "a service must keep running",
     };
     let workload = workload::find(plan, &applied.children);
+    let asked = Asked {
+        suspended: spec.suspend == Some(true),
+        pods: spec
+            .workload
+            .as_ref()
+            .map_or(0, |workload| usize::try_from(workload.replicas).unwrap_or_default()),
+    };
     let (running, effective) = match &spec.external {
         Some(external) => (
             elsewhere(external),
             effective::elsewhere(spec.control_plane.as_ref(), observed.settings.control_plane.as_ref()),
         ),
         None => (
-            workload::look(workload, spec.suspend == Some(true), plan, &applied.children, &place),
+            workload::look(workload, asked, plan, &applied.children, &place),
             effective::read(workload::template(workload), plan.revision.as_ref()),
         ),
     };
@@ -111,7 +127,7 @@ pub fn processor(observed: &ProcessorObserved, plan: &Plan, applied: &Applied) -
         replicas: running.replicas,
         selector: spec.workload.is_some().then(selector),
         pods: running.pods.map(|pods| pods.to_string()),
-        effective: Some(effective),
+        effective: Some(effective).filter(|effective| *effective != Effective::default()),
         ..Status::default()
     };
     let refers_to = match spec.connections.len() {

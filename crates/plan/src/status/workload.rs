@@ -41,6 +41,15 @@ pub(super) struct Running {
     pub(super) replicas: Option<i32>,
 }
 
+/// What the spec asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// Nothing is to run.
+    pub(super) suspended: bool,
+    /// Pods, when it is not suspended.
+    pub(super) pods: usize,
+}
+
 /// Ready and wanted pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PodCount {
@@ -79,14 +88,15 @@ pub(super) fn find<'a>(plan: &Plan, children: &'a Children) -> Workload<'a> {
     }
 }
 
-/// Looks at the workload. `suspended`: the spec asks that nothing runs.
+/// Looks at the workload.
 pub(super) fn look(
     workload: Workload<'_>,
-    suspended: bool,
+    asked: Asked,
     plan: &Plan,
     children: &Children,
     place: &Place<'_>,
 ) -> Running {
+    let suspended = asked.suspended;
     let all: Vec<&Pod> = children.pods.iter().map(Arc::as_ref).collect();
     match workload {
         Workload::Deployment(deployment) if suspended && stopped(deployment) => suspension(&all),
@@ -99,7 +109,7 @@ pub(super) fn look(
             let own: Vec<&Pod> = all.into_iter().filter(|pod| owned_by(pod, job)).collect();
             job::look(job, &own, place)
         }
-        Workload::Missing => missing(suspended, plan, &all),
+        Workload::Missing => missing(asked, plan, &all),
     }
 }
 
@@ -112,8 +122,8 @@ pub(super) fn template<'a>(workload: Workload<'a>) -> Option<&'a PodTemplateSpec
     }
 }
 
-fn missing(suspended: bool, plan: &Plan, pods: &[&Pod]) -> Running {
-    if plan.problems.is_empty() && suspended {
+fn missing(asked: Asked, plan: &Plan, pods: &[&Pod]) -> Running {
+    if plan.problems.is_empty() && asked.suspended {
         return suspension(pods);
     }
     let (available, going_on) = match plan.problems.first() {
@@ -139,7 +149,10 @@ fn missing(suspended: bool, plan: &Plan, pods: &[&Pod]) -> Running {
         available,
         going_on,
         stuck: None,
-        pods: Some(PodCount::default()),
+        pods: Some(PodCount {
+            ready: 0,
+            wanted: asked.pods,
+        }),
         replicas: Some(0),
     }
 }

@@ -1,0 +1,148 @@
+//! Roll-outs, refused pods and deadlines, as live Deployments show them.
+
+use super::{
+    causes::{ended, waiting},
+    *,
+};
+
+fn status_of(status: Value, pods: Vec<Arc<Pod>>) -> Status {
+    service()
+        .with(deployment("ttp-processor", 3, "RollingUpdate", status), pods)
+        .publish()
+        .status
+}
+
+#[test]
+fn pods_that_are_refused_say_by_whom() {
+    let refused = |message: &str| {
+        let mut status = unsettled(0);
+        status["conditions"]
+            .as_array_mut()
+            .expect("conditions")
+            .push(json!({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}));
+        status_of(status, Vec::new())
+    };
+    let quota = refused(
+        "pods \"ttp-x\" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=2, limited: pods=2",
+    );
+    assert_eq!(told(&quota, ConditionType::Available), "False/QuotaExceeded");
+    assert_eq!(told(&quota, ConditionType::Stalled), "False/NotStalled");
+    assert!(quota.why.contains("exceeded quota: compute"), "{}", quota.why);
+
+    let security =
+        refused("pods \"ttp-x\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true");
+    assert_eq!(told(&security, ConditionType::Available), "False/PodsForbidden");
+    assert_eq!(told(&security, ConditionType::Stalled), "True/PodsForbidden");
+
+    // The webhook may be back in a minute; nobody has to change anything.
+    let webhook = refused("Internal error occurred: failed calling webhook \"pods.example.com\": connection refused");
+    assert_eq!(told(&webhook, ConditionType::Available), "False/PodsForbidden");
+    assert_eq!(told(&webhook, ConditionType::Stalled), "False/NotStalled");
+}
+
+#[test]
+fn a_deadline_makes_any_cause_a_persons_business() {
+    let late = |pods| {
+        let mut status = unsettled(3);
+        status["conditions"][1] =
+            json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"});
+        status_of(status, pods)
+    };
+    let nothing = late(vec![starting("ttp-a", waiting("ContainerCreating", ""), 0, json!({}))]);
+    assert_eq!(
+        told(&nothing, ConditionType::Available),
+        "False/ProgressDeadlineExceeded"
+    );
+    assert_eq!(told(&nothing, ConditionType::Stalled), "True/ProgressDeadlineExceeded");
+    assert!(nothing.why.contains("ContainerCreating"), "{}", nothing.why);
+    let crash = late(vec![starting(
+        "ttp-a",
+        waiting("CrashLoopBackOff", ""),
+        4,
+        ended(1, "Error", "x"),
+    )]);
+    assert_eq!(told(&crash, ConditionType::Stalled), "True/CrashLoopBackOff");
+    // Both at once would make kstatus wait for ever.
+    assert_eq!(told(&crash, ConditionType::Reconciling), "False/Idle");
+}
+
+#[test]
+fn an_old_revision_that_serves_keeps_the_service_available_while_the_new_one_rolls_out() {
+    let rolling = json!({
+        "observedGeneration": 2, "replicas": 4, "updatedReplicas": 1, "readyReplicas": 3, "availableReplicas": 3,
+        "conditions": [
+            {"type": "Available", "status": "True"},
+            {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"},
+        ],
+    });
+    let pods = || {
+        let mut pods: Vec<_> = ["old-a", "old-b", "old-c"]
+            .map(|name| pod(name, OLD, ready_status()))
+            .into();
+        pods.push(starting("new-a", waiting("ErrImagePull", "not found"), 0, json!({})));
+        pods
+    };
+    let status = status_of(rolling.clone(), pods());
+    assert_eq!(told(&status, ConditionType::Available), "True/MinimumReplicasAvailable");
+    assert_eq!(told(&status, ConditionType::Reconciling), "True/Progressing");
+    assert_eq!(told(&status, ConditionType::Ready), "True/Ready");
+    assert!(
+        condition(&status, ConditionType::Reconciling)
+            .message
+            .contains("ImagePullBackOff")
+    );
+    assert_eq!(status.pods.as_deref(), Some("3/3"));
+
+    // Stuck: the service works, but a person must hear of it.
+    let mut stuck = rolling;
+    stuck["conditions"][1] = json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"});
+    let status = status_of(stuck, pods());
+    assert_eq!(told(&status, ConditionType::Ready), "True/Ready");
+    assert_eq!(told(&status, ConditionType::Stalled), "True/ImagePullBackOff");
+}
+
+#[test]
+fn with_recreate_only_the_wanted_revision_counts() {
+    let publish = |observed: i64, pods| {
+        let mut status = settled(1);
+        status["observedGeneration"] = json!(observed);
+        flow("Streaming")
+            .with_deployment(deployment("payments-pipeline", 1, "Recreate", status), pods)
+            .publish()
+            .status
+    };
+    // The Deployment controller has not seen the new template yet, and still says Available.
+    let changed = publish(1, vec![pod("old", OLD, ready_status())]);
+    assert_eq!(told(&changed, ConditionType::Available), "False/Progressing");
+    assert_eq!(told(&changed, ConditionType::Reconciling), "True/Progressing");
+    // Only replicas or an annotation changed: what runs is what is wanted, and readiness does not blink.
+    let same = publish(1, vec![ready("new")]);
+    assert_eq!(told(&same, ConditionType::Available), "True/MinimumReplicasAvailable");
+    assert_eq!(told(&same, ConditionType::Reconciling), "True/Progressing");
+    let done = publish(2, vec![ready("new")]);
+    assert_eq!(told(&done, ConditionType::Reconciling), "False/Idle");
+}
+
+#[test]
+fn nothing_wanted_is_nothing_missing() {
+    let mut idle = service().with(deployment("ttp-processor", 0, "RollingUpdate", settled(0)), Vec::new());
+    let status = idle.publish().status;
+    assert_eq!(told(&status, ConditionType::Available), "True/MinimumReplicasAvailable");
+    assert_eq!(status.pods.as_deref(), Some("0/0"));
+    idle.object.spec.suspend = Some(true);
+    let suspended = idle.publish().status;
+    assert_eq!(told(&suspended, ConditionType::Ready), "True/Suspended");
+    let stopping = idle
+        .with(
+            deployment("ttp-processor", 0, "RollingUpdate", settled(1)),
+            vec![ready("ttp-a")],
+        )
+        .publish()
+        .status;
+    assert_eq!(told(&stopping, ConditionType::Reconciling), "True/Progressing");
+    assert!(
+        condition(&stopping, ConditionType::Available)
+            .message
+            .contains("1 pod left")
+    );
+}

@@ -1,0 +1,139 @@
+//! What was refused, by the plan or by the apiserver, and what is held meanwhile.
+
+use std::time::Duration;
+
+use super::*;
+
+fn serving() -> Service {
+    let pods = ["ttp-a", "ttp-b", "ttp-c"].map(ready).into();
+    service().with(deployment("ttp-processor", 3, "RollingUpdate", settled(3)), pods)
+}
+
+fn invalid(field: &str, message: &str) -> Problem {
+    problem(
+        ConditionType::Accepted,
+        Reason::Invalid,
+        field,
+        message,
+        Severity::Person,
+    )
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let mut service = service();
+    service.plan.present.clear();
+    service.plan.problems = vec![
+        invalid("spec.port", "is the metrics port"),
+        invalid("spec.probe", "x".repeat(2000).as_str()),
+    ];
+    let status = service.publish().status;
+    let accepted = condition(&status, ConditionType::Accepted);
+    assert!(
+        accepted
+            .message
+            .starts_with("spec.port: is the metrics port; spec.probe: x"),
+        "{}",
+        accepted.message
+    );
+    assert!(accepted.message.len() <= 1024);
+    assert_eq!(told(&status, ConditionType::Available), "Unknown/Blocked");
+    assert_eq!(told(&status, ConditionType::Stalled), "True/Invalid");
+    assert_eq!(told(&status, ConditionType::Ready), "False/Invalid");
+    assert!(
+        status.why.starts_with("Invalid: spec.port: ") && status.why.len() <= 256,
+        "{}",
+        status.why
+    );
+}
+
+// A typo in a spec must not look like an outage: the pods still serve.
+#[test]
+fn a_held_object_says_what_is_wrong_and_what_still_runs() {
+    let held = serving().then(|mut service| {
+        service.plan.present.clear();
+        service.plan.revision = None;
+        service.plan.problems = vec![invalid("spec.port", "is wrong")];
+        service
+    });
+    let status = held.publish().status;
+    assert_eq!(told(&status, ConditionType::Available), "True/MinimumReplicasAvailable");
+    assert_eq!(told(&status, ConditionType::Ready), "False/Invalid");
+    assert_eq!(status.pods.as_deref(), Some("3/3"));
+    assert_eq!(
+        status.revision.map(|revision| revision.current).as_deref(),
+        Some(REVISION)
+    );
+}
+
+#[test]
+fn a_foreign_object_is_named_with_its_owner() {
+    let conflict = FailureKind::NameConflict {
+        owner: "Helm release web".to_owned(),
+    };
+    let published = service().failing(ChildKind::Deployment, conflict).publish();
+    let status = &published.status;
+    assert_eq!(told(status, ConditionType::Available), "False/NameConflict");
+    assert_eq!(told(status, ConditionType::Stalled), "True/NameConflict");
+    assert!(
+        status.why.contains("Deployment ttp-processor") && status.why.contains("Helm release web"),
+        "{}",
+        status.why
+    );
+    assert_eq!(published.wake_after, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_refused_write_is_told_and_tried_again_ever_more_rarely() {
+    let refused = || FailureKind::Refused {
+        code: 422,
+        message: "spec.ports[0].port: Invalid value: 0".to_owned(),
+    };
+    let first = serving().then(|service| service.failing(ChildKind::Service, refused()));
+    let status = first.publish().status;
+    assert_eq!(told(&status, ConditionType::Available), "False/ApplyFailed");
+    let message = &condition(&status, ConditionType::Available).message;
+    assert!(
+        message.contains("Service ttp-processor (422)") && message.contains("keeps running"),
+        "{message}"
+    );
+
+    let again = first.then(|service| service);
+    let later = |seconds| again.publish_at(now() + jiff::SignedDuration::from_secs(seconds));
+    assert_eq!(later(40).wake_after.map(|pause| pause.as_secs()), Some(40));
+    assert_eq!(later(4000).wake_after, Some(Duration::from_mins(5)));
+    assert_eq!(later(40).status, again.publish().status);
+
+    let manager = FailureKind::FieldConflict {
+        manager: "hpa".to_owned(),
+        message: "conflict on .spec.replicas".to_owned(),
+    };
+    let status = serving().failing(ChildKind::Deployment, manager).publish().status;
+    assert!(status.why.contains("\"hpa\" keeps setting"), "{}", status.why);
+}
+
+#[test]
+fn a_write_that_may_work_the_next_time_changes_nothing_that_was_seen() {
+    let retry = FailureKind::Retry {
+        message: "etcdserver: request timed out".to_owned(),
+    };
+    let published = serving().failing(ChildKind::Service, retry).publish();
+    assert_eq!(
+        told(&published.status, ConditionType::Reconciling),
+        "True/ApplyRetrying"
+    );
+    assert_eq!(told(&published.status, ConditionType::Ready), "True/Ready");
+    assert_eq!(published.wake_after, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_full_quota_is_told_for_objects_as_for_pods() {
+    let full = FailureKind::Refused {
+        code: 403,
+        message: "services is forbidden: exceeded quota: objects".to_owned(),
+    };
+    let published = service().failing(ChildKind::Service, full).publish();
+    assert_eq!(told(&published.status, ConditionType::Available), "False/QuotaExceeded");
+    assert_eq!(told(&published.status, ConditionType::Stalled), "False/NotStalled");
+    assert!(published.wake_after.is_some());
+}
