@@ -179,13 +179,10 @@ fn a_change_by_hand_is_found_where_it_was_made() {
             .pointer_mut(parent)
             .and_then(Value::as_object_mut)
             .expect("an object");
+        let key = key.replace("~1", "/");
         match value {
-            Some(value) => drop(fields.insert(key.to_owned(), value)),
-            None => drop(
-                fields
-                    .shift_remove(&key.replace("~1", "/"))
-                    .expect("the field is there"),
-            ),
+            Some(value) => drop(fields.insert(key, value)),
+            None => drop(fields.shift_remove(&key).expect("the field is there")),
         }
         let difference = differs(&sealed, &live).unwrap_or_else(|| panic!("{pointer} is not found"));
         assert_eq!(difference.path, path, "{difference}");
