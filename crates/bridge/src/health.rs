@@ -56,9 +56,13 @@ impl Health {
         self.serving
     }
 
-    /// Whether the next check should come soon: something is about to change.
-    pub(crate) fn is_unsettled(self) -> bool {
-        !self.serving || self.misses > 0
+    /// Whether the next check should come soon: something is about to change, or messages wait. An
+    /// address that never served is not waited for while others serve (a host's unused IPv6).
+    pub(crate) fn is_unsettled(self, others_serve: bool) -> bool {
+        match self.served_before {
+            true => !self.serving || self.misses > 0,
+            false => !others_serve,
+        }
     }
 
     pub(crate) fn hit(&mut self) {

@@ -13,6 +13,7 @@ mod endpoint;
 mod failure;
 mod health;
 mod metrics;
+mod peer;
 mod pending;
 mod pool;
 mod settings;

@@ -1,6 +1,5 @@
 //! The addresses behind an endpoint's name: resolved again and again, checked for health, and
-//! handed out to calls. Each address has two connections, one for messages and one for health
-//! checks, so that a slow stream cannot make its peer look dead. It knows nothing of messages.
+//! handed out to calls. It knows nothing of messages.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,27 +10,19 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tracing::{info, warn};
 
 use crate::dialect::Dialect;
 use crate::endpoint::{Endpoint, Scheme};
-use crate::health::{Gate, Health, Probe, probe};
+use crate::health::Gate;
 use crate::metrics::StepMetrics;
+use crate::peer::{Lease, Peer, URGENT_INTERVAL};
 use crate::tls::{Material, TlsError, TlsFiles};
 
 /// Names are resolved at least this often; the system's resolver does not tell a TTL.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-/// Pace of checks while a peer is not settled.
-const UNSETTLED_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two rounds, however often they are asked for.
 const SHORTEST_ROUND: Duration = Duration::from_millis(200);
-/// How long an address that refused a connection is passed over while others serve.
-const COOL_DOWN: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// gRPC servers punish pings that come more often than every five minutes.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(310);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The peers of one external step.
 #[derive(Debug)]
@@ -44,31 +35,6 @@ pub(crate) struct Pool {
     turn: AtomicUsize,
     gate: watch::Sender<Gate>,
     look_again: Notify,
-}
-
-/// One address.
-#[derive(Debug)]
-pub(crate) struct Peer {
-    address: SocketAddr,
-    messages: Channel,
-    control: Channel,
-    under_way: AtomicUsize,
-    state: Mutex<PeerState>,
-}
-
-#[derive(Debug)]
-struct PeerState {
-    health: Health,
-    next_probe: Instant,
-    cool_until: Option<Instant>,
-    last_answer: Option<Instant>,
-    complaint: Option<String>,
-}
-
-/// A peer that was picked for a call or a stream; dropping it says that the call is over.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    peer: Arc<Peer>,
 }
 
 // === impl Pool ===
@@ -91,7 +57,7 @@ impl Pool {
     pub(crate) fn check_tls(&self) -> Result<(), TlsError> {
         let material = self.material()?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], self.endpoint.port()));
-        self.channel(nowhere, material.as_ref()).map(drop)
+        Peer::new(&self.endpoint, nowhere, material.as_ref()).map(drop)
     }
 
     pub(crate) fn gate(&self) -> watch::Receiver<Gate> {
@@ -121,25 +87,19 @@ impl Pool {
     fn pick(&self) -> Option<Lease> {
         let now = Instant::now();
         let peers = self.peers();
-        let serving: Vec<_> = peers.iter().filter(|peer| peer.state().health.is_serving()).collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let serving: Vec<_> = peers.iter().filter(|peer| peer.is_serving()).collect();
         let count = serving.len().max(1);
-        let (_, peer) = serving.iter().enumerate().min_by_key(|(index, peer)| {
-            let cooling = peer.state().cool_until.is_some_and(|until| until > now);
-            let busy = peer.under_way.load(Ordering::Relaxed);
-            (cooling, busy, (index + count - turn % count) % count)
-        })?;
-        peer.under_way.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { peer: Arc::clone(peer) })
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
+        let (_, peer) = serving
+            .iter()
+            .enumerate()
+            .min_by_key(|(index, peer)| (peer.preference(now), (index + count - turn) % count))?;
+        Some(Lease::new(peer))
     }
 
     /// A connection to the peer failed or broke: look at names and health now.
     pub(crate) fn suspect(&self, lease: &Lease) {
-        let now = Instant::now();
-        let mut state = lease.peer.state();
-        state.cool_until = Some(now + COOL_DOWN);
-        state.next_probe = now;
-        drop(state);
+        lease.suspect();
         self.look_again.notify_one();
     }
 
@@ -150,7 +110,7 @@ impl Pool {
         let mut forced = true;
         loop {
             let due = resolved_at.is_none_or(|at| at.elapsed() >= RESOLVE_EVERY);
-            if due || forced || self.peers().is_empty() {
+            if due || forced || self.serving() == 0 {
                 self.resolve(&mut loaded).await;
                 resolved_at = Some(Instant::now());
             }
@@ -184,20 +144,21 @@ impl Pool {
         };
         let renewed = *loaded != material;
         loaded.clone_from(&material);
+        self.adopt(&found, material.as_ref(), renewed);
+    }
+
+    /// Makes these addresses the peers; with new connections for all of them if TLS was renewed.
+    fn adopt(&self, found: &BTreeSet<SocketAddr>, material: Option<&Material>, renewed: bool) {
         let mut peers = self.peers();
         peers.retain(|peer| found.contains(&peer.address));
         for address in found {
-            let known = peers.iter().position(|peer| peer.address == address);
+            let known = peers.iter().position(|peer| peer.address == *address);
             if known.is_some() && !renewed {
                 continue;
             }
-            match Peer::connect(self, address, material.as_ref()) {
-                Ok(mut peer) => match known.and_then(|index| peers.get_mut(index)) {
-                    Some(old) => {
-                        // New certificates, same peer: what is known about its health stays true.
-                        peer.state = Mutex::new(old.state().renewed());
-                        *old = Arc::new(peer);
-                    }
+            match Peer::new(&self.endpoint, *address, material) {
+                Ok(peer) => match known.and_then(|index| peers.get_mut(index)) {
+                    Some(old) => *old = Arc::new(peer.succeeding(old)),
                     None => peers.push(Arc::new(peer)),
                 },
                 Err(error) => warn!(step = self.step, %address, %error, "cannot use an address"),
@@ -212,66 +173,36 @@ impl Pool {
         }
     }
 
-    fn channel(&self, address: SocketAddr, material: Option<&Material>) -> Result<Channel, TlsError> {
-        let unusable = |reason: String| TlsError::Unusable {
-            endpoint: self.endpoint.to_string(),
-            reason,
-        };
-        let host = self.endpoint.host();
-        let shown_host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.to_owned()
-        };
-        let scheme = material.map_or("http", |_| "https");
-        let origin = format!("{scheme}://{shown_host}:{}", self.endpoint.port())
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| unusable(error.to_string()))?;
-        let refuse = |error: tonic::transport::Error| unusable(chain(&error));
-        let mut endpoint = tonic::transport::Endpoint::from_shared(format!("{scheme}://{address}"))
-            .map_err(refuse)?
-            .origin(origin)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(Duration::from_secs(30)))
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            // A ledger is a megabyte; the default window would stop it sixteen times.
-            .initial_stream_window_size(4 * 1024 * 1024)
-            .initial_connection_window_size(16 * 1024 * 1024);
-        if let Some(material) = material {
-            endpoint = endpoint.tls_config(material.client_config(host)).map_err(refuse)?;
-        }
-        Ok(endpoint.connect_lazy())
-    }
-
     async fn check_due<D: Dialect>(&self, interval: Duration) {
         let now = Instant::now();
         let due: Vec<_> = self
             .peers()
             .iter()
-            .filter(|peer| peer.state().next_probe <= now)
+            .filter(|peer| peer.next_probe() <= now)
             .cloned()
             .collect();
-        let checks = due.iter().map(|peer| peer.check::<D>(&self.step, interval));
+        let others_serve = self.serving() > 0;
+        let checks = due
+            .iter()
+            .map(|peer| peer.check::<D>(&self.step, interval, others_serve));
         join_all(checks).await;
     }
 
     fn until_next_check(&self, interval: Duration) -> Duration {
         let now = Instant::now();
         let peers = self.peers();
-        let next = peers.iter().map(|peer| peer.state().next_probe).min();
-        next.map_or(UNSETTLED_INTERVAL.min(interval), |next| {
+        let next = peers.iter().map(|peer| peer.next_probe()).min();
+        next.map_or(URGENT_INTERVAL.min(interval), |next| {
             next.saturating_duration_since(now)
         })
     }
 
+    fn serving(&self) -> usize {
+        self.peers().iter().filter(|peer| peer.is_serving()).count()
+    }
+
     fn publish(&self) {
-        let serving = self
-            .peers()
-            .iter()
-            .filter(|peer| peer.state().health.is_serving())
-            .count();
+        let serving = self.serving();
         self.metrics.addresses(serving);
         let step = &self.step;
         let before = *self.gate.borrow();
@@ -280,15 +211,12 @@ impl Pool {
             (0, Gate::Open | Gate::Closed) => Gate::Closed,
             (_, Gate::Waiting | Gate::Open | Gate::Closed) => Gate::Open,
         };
-        match (before, after) {
-            (Gate::Open, Gate::Closed) => {
-                let complaints = self.complaints();
-                warn!(step, endpoint = %self.endpoint, complaints, "no healthy peer; messages are held");
-            }
-            (Gate::Waiting | Gate::Closed, Gate::Open) => {
-                info!(step, endpoint = %self.endpoint, serving, "messages flow");
-            }
-            _ => {}
+        if before == Gate::Open && after == Gate::Closed {
+            let complaints = self.complaints();
+            warn!(step, endpoint = %self.endpoint, complaints, "no healthy peer; messages are held");
+        }
+        if before != Gate::Open && after == Gate::Open {
+            info!(step, endpoint = %self.endpoint, serving, "messages flow");
         }
         // Sent even when equal: a new peer may have appeared for whoever waits.
         self.gate.send_replace(after);
@@ -300,13 +228,7 @@ impl Pool {
         if peers.is_empty() {
             return format!("the name {} has no addresses", self.endpoint.host());
         }
-        let complaints: Vec<String> = peers
-            .iter()
-            .filter_map(|peer| {
-                let complaint = peer.state().complaint.clone()?;
-                Some(format!("{}: {complaint}", peer.address))
-            })
-            .collect();
+        let complaints: Vec<String> = peers.iter().filter_map(|peer| peer.complaint()).collect();
         complaints.join("; ")
     }
 
@@ -315,108 +237,61 @@ impl Pool {
     }
 }
 
-/// An error with its causes: transports hide the reason behind "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
 
-// === impl Peer ===
-
-impl Peer {
-    fn connect(pool: &Pool, address: SocketAddr, material: Option<&Material>) -> Result<Self, TlsError> {
-        Ok(Self {
-            address,
-            messages: pool.channel(address, material)?,
-            control: pool.channel(address, material)?,
-            under_way: AtomicUsize::new(0),
-            state: Mutex::new(PeerState {
-                health: Health::default(),
-                next_probe: Instant::now(),
-                cool_until: None,
-                last_answer: None,
-                complaint: None,
-            }),
-        })
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, last], 50051))
     }
 
-    async fn check<D: Dialect>(&self, step: &str, interval: Duration) {
-        let asked = Instant::now();
-        let result = probe::<D>(self.control.clone()).await;
-        let mut state = self.state();
-        match result {
-            Probe::Up => {
-                state.health.hit();
-                state.complaint = None;
-                if state.cool_until.is_some_and(|until| until > asked) {
-                    state.cool_until = None;
-                }
-            }
-            // A peer whose threads are all busy cannot answer a check, but it answers messages.
-            Probe::Silent if state.last_answer.is_some_and(|at| at >= asked) => {}
-            Probe::Silent => {
-                state.health.miss();
-                state.complaint = Some("no answer to the health check".to_owned());
-            }
-            Probe::Down(reason) => {
-                state.health.miss();
-                if state.complaint.as_ref() != Some(&reason) {
-                    info!(step, address = %self.address, reason, "health check failed");
-                }
-                state.complaint = Some(reason);
-            }
-        }
-        let pace = if state.health.is_unsettled() {
-            interval.min(UNSETTLED_INTERVAL)
-        } else {
-            interval
-        };
-        state.next_probe = Instant::now() + pace;
+    fn pool(addresses: &[u8]) -> Pool {
+        let endpoint = Endpoint::parse("ttp:50051").expect("an endpoint");
+        let metrics = Metrics::default().of("ttp", "ttp:50051");
+        let pool = Pool::new("ttp", endpoint, TlsFiles::default(), metrics);
+        pool.adopt(&addresses.iter().copied().map(address).collect(), None, false);
+        pool.peers().iter().for_each(|peer| peer.assume_healthy());
+        pool
     }
 
-    fn state(&self) -> MutexGuard<'_, PeerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl PeerState ===
-
-impl PeerState {
-    fn renewed(&self) -> Self {
-        Self {
-            health: self.health,
-            next_probe: Instant::now(),
-            cool_until: self.cool_until,
-            last_answer: self.last_answer,
-            complaint: self.complaint.clone(),
-        }
-    }
-}
-
-// === impl Lease ===
-
-impl Lease {
-    pub(crate) fn channel(&self) -> Channel {
-        self.peer.messages.clone()
+    fn picked(leases: &[Lease]) -> BTreeSet<SocketAddr> {
+        leases.iter().map(Lease::address).collect()
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.peer.address
+    #[tokio::test]
+    async fn calls_spread_over_all_addresses() {
+        let pool = pool(&[1, 2, 3]);
+        let mut leases: Vec<Lease> = (0..3).filter_map(|_| pool.pick()).collect();
+        assert_eq!(picked(&leases), [1, 2, 3].map(address).into());
+        let free = leases.pop().expect("three").address();
+        assert_eq!(
+            pool.pick().expect("one").address(),
+            free,
+            "the one with the least to do"
+        );
     }
 
-    /// The peer answered a message: it lives, whatever health checks say.
-    pub(crate) fn answered(&self) {
-        self.peer.state().last_answer = Some(Instant::now());
+    #[tokio::test]
+    async fn an_address_that_failed_is_passed_over_while_others_serve() {
+        let pool = pool(&[1, 2]);
+        let bad = pool.pick().expect("one");
+        let failed = bad.address();
+        pool.suspect(&bad);
+        drop(bad);
+        let leases: Vec<Lease> = (0..4).filter_map(|_| pool.pick()).collect();
+        assert!(!picked(&leases).contains(&failed));
+        let rest: BTreeSet<SocketAddr> = [failed].into();
+        pool.adopt(&rest, None, false);
+        assert_eq!(pool.pick().expect("the last one").address(), failed);
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.peer.under_way.fetch_sub(1, Ordering::Relaxed);
+    #[tokio::test]
+    async fn a_new_address_gets_nothing_before_it_is_healthy_and_a_gone_one_nothing_more() {
+        let pool = pool(&[1]);
+        pool.adopt(&[2].map(address).into(), None, false);
+        assert!(pool.pick().is_none());
+        pool.peers().iter().for_each(|peer| peer.assume_healthy());
+        assert_eq!(pool.pick().expect("one").address(), address(2));
     }
 }

@@ -16,8 +16,8 @@ use tonic::{Code, Status, Streaming};
 use crate::caller::{Shared, Submission};
 use crate::dialect::{Dialect, Outcome, Reading, Verdict};
 use crate::failure::{self, Failure, Remedy};
+use crate::peer::Lease;
 use crate::pending::{Pending, Place};
-use crate::pool::Lease;
 use crate::unary::{HOLD_PACE, check_size, no_answer};
 
 /// How long a peer may take to end a stream on which everything is answered.

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 /// Files and names for TLS towards one endpoint.
@@ -28,6 +30,14 @@ pub enum TlsError {
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
+    },
+    /// A file is not PEM, or has nothing of what it should have.
+    #[error("the TLS file {path} has no {wanted} in PEM form; it must begin with -----BEGIN {wanted}-----")]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What it should have.
+        wanted: &'static str,
     },
     /// A certificate without its key, or the other way round.
     #[error("tls.cert_file and tls.key_file belong together; set both or none")]
@@ -56,16 +66,41 @@ impl TlsFiles {
     /// Reads the files. Small files, read rarely: blocking is harmless here.
     pub(crate) fn load(&self) -> Result<Material, TlsError> {
         let identity = match (&self.cert_file, &self.key_file) {
-            (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+            (Some(cert), Some(key)) => Some((certificates(cert)?, private_key(key)?)),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(TlsError::HalfIdentity),
         };
         Ok(Material {
-            ca: self.ca_file.as_deref().map(read).transpose()?,
+            ca: self.ca_file.as_deref().map(certificates).transpose()?,
             identity,
             server_name: self.server_name.clone(),
         })
     }
+}
+
+/// A file with at least one certificate. Without this check a file with none would be taken as
+/// "trust nobody", and the step would wait for ever.
+fn certificates(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let text = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    if found.is_ok_and(|found| !found.is_empty()) {
+        return Ok(text);
+    }
+    Err(TlsError::NotPem {
+        path: path.to_owned(),
+        wanted: "CERTIFICATE",
+    })
+}
+
+fn private_key(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let text = read(path)?;
+    if PrivateKeyDer::from_pem_slice(&text).is_ok() {
+        return Ok(text);
+    }
+    Err(TlsError::NotPem {
+        path: path.to_owned(),
+        wanted: "PRIVATE KEY",
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

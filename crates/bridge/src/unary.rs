@@ -13,7 +13,7 @@ use flowctl_proto::MAX_MESSAGE_BYTES;
 use crate::caller::Shared;
 use crate::dialect::{Dialect, Outcome, Request, Verdict};
 use crate::failure::{self, Failure, Remedy};
-use crate::pool::Lease;
+use crate::peer::Lease;
 
 /// Longest wait between tries to reach a peer whose gate is still open. Once the gate has closed,
 /// its opening ends the wait.

@@ -87,14 +87,14 @@ impl Blueprint {
         let mut faults = Vec::new();
         let mut names = Names::default();
         let source_name = names.give(&file.source);
-        let source = folder(&mut Config::of(&file.source, &source_name, &mut faults));
+        let source = folder(&mut Config::of(&file.source, &mut faults));
         let mut processors = Vec::new();
         let mut past_readers = false;
         for step in &file.processors {
             let name = names.give(step);
             let settings = match step.kind.as_str() {
                 "LedgerReader" => {
-                    let mut config = Config::of(step, &name, &mut faults);
+                    let mut config = Config::of(step, &mut faults);
                     if past_readers {
                         config.fault(
                             "",
@@ -108,7 +108,7 @@ impl Blueprint {
                 }
                 "ExternalProcessor" => {
                     past_readers = true;
-                    external(&mut Config::of(step, &name, &mut faults)).map(ProcessorSettings::External)
+                    external(&mut Config::of(step, &mut faults)).map(ProcessorSettings::External)
                 }
                 other => {
                     unknown(step, other, &mut faults);
@@ -120,7 +120,7 @@ impl Blueprint {
         let mut consumers = Vec::new();
         for step in &file.consumers {
             let name = names.give(step);
-            let mut config = Config::of(step, &name, &mut faults);
+            let mut config = Config::of(step, &mut faults);
             let settings = match step.kind.as_str() {
                 "ExternalConsumer" => external(&mut config).map(ConsumerSettings::External),
                 "StdoutConsumer" => Some(ConsumerSettings::Stdout),

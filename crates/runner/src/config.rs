@@ -11,29 +11,31 @@ use serde_json::{Map, Value};
 pub(crate) struct Config<'a> {
     map: &'a Map<String, Value>,
     step: &'a Step,
-    path: String,
+    /// Path of the map below its step.
+    below: String,
     faults: &'a mut Vec<Diagnostic>,
 }
 
 // === impl Config ===
 
 impl<'a> Config<'a> {
-    pub(crate) fn of(step: &'a Step, name: &str, faults: &'a mut Vec<Diagnostic>) -> Self {
+    pub(crate) fn of(step: &'a Step, faults: &'a mut Vec<Diagnostic>) -> Self {
         Self {
             map: &step.config,
             step,
-            path: format!("step {name}: config"),
+            below: "config".to_owned(),
             faults,
         }
     }
 
     /// Notes a fault of a key, or of the whole step when the key is empty.
     pub(crate) fn fault(&mut self, key: &str, problem: impl Into<String>) {
-        let path = match key {
-            "" => self.path.clone(),
-            key => format!("{}.{key}", self.path),
+        let below = match key {
+            "" => self.below.clone(),
+            key => format!("{}.{key}", self.below),
         };
-        let fault = Diagnostic::new(self.step.position(), path, problem);
+        let path = format!("{}.{below}", self.step.path());
+        let fault = Diagnostic::new(self.step.position_of(&below), path, problem);
         self.faults.push(fault);
     }
 
@@ -116,7 +118,7 @@ impl<'a> Config<'a> {
         let mut inner = Config {
             map,
             step: self.step,
-            path: format!("{}.{key}", self.path),
+            below: format!("{}.{key}", self.below),
             faults: self.faults,
         };
         Some(read(&mut inner))

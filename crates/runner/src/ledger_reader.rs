@@ -1,6 +1,6 @@
 //! `LedgerReader`: a ledger becomes a message. The payload is the ledger's meta as XDR-JSON,
 //! exactly as stellar-xdr writes it; everything about where it came from goes into metadata and
-//! provenance.
+//! provenance. A pipeline without this step gets the same payload: services take JSON, nothing else.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

@@ -64,7 +64,11 @@ pub async fn run(blueprint: &Blueprint, options: &Options, environment: &Environ
         metrics.register(registry);
         bridge.register(registry);
     });
-    let (checkpoint, last) = open_checkpoint(blueprint, options).await?;
+    let (checkpoint, last) = tokio::select! {
+        opened = open_checkpoint(blueprint, options) => opened?,
+        // Another process may hold the checkpoint for longer than anybody wants to wait.
+        () = environment.stop.cancelled() => return Ok(Summary::nothing(stopped(blueprint), None)),
+    };
     if let Some(last) = last {
         metrics.checkpoint_ledger.set(i64::from(last));
     }
@@ -74,7 +78,7 @@ pub async fn run(blueprint: &Blueprint, options: &Options, environment: &Environ
         && start > end
     {
         info!(checkpoint = last, end, "the range was done by an earlier run");
-        return Ok(Summary::nothing(last));
+        return Ok(Summary::nothing(Ended::Complete, last));
     }
     let mut pipeline = Pipeline {
         blueprint,
@@ -114,6 +118,14 @@ async fn open_checkpoint(
         info!(last_ledger = last, "resuming after the checkpoint");
     }
     Ok((Some(Arc::new(checkpoint)), last))
+}
+
+/// What a request to stop means before the source has ended.
+fn stopped(blueprint: &Blueprint) -> Ended {
+    match blueprint.source.settings.end_ledger {
+        Some(_) => Ended::Interrupted,
+        None => Ended::Stopped,
+    }
 }
 
 /// The ledger to begin with: after the checkpoint, or where the file says when that is later.
@@ -225,12 +237,10 @@ impl Run<'_> {
         let filters = pipeline.filters.iter();
         let skipped = filters.map(StepMetrics::filtered_so_far).sum();
         let given_back = progress.started - progress.finished;
-        let is_bounded = pipeline.blueprint.source.settings.end_ledger.is_some();
         let was_asked = pipeline.environment.stop.is_cancelled();
         let ended = match self.reading {
             Some(Reading::Complete) if given_back == 0 || !was_asked => Ended::Complete,
-            _ if is_bounded => Ended::Interrupted,
-            _ => Ended::Stopped,
+            _ => stopped(pipeline.blueprint),
         };
         Summary {
             ended,

@@ -61,6 +61,8 @@ pub(crate) struct FolderReader<'a> {
     runtime: Handle,
     /// Since when the folder has been broken in a way that may heal.
     trouble: Option<Instant>,
+    /// Whether reaching the head was logged; later heads are seen in the metrics.
+    at_head_before: bool,
 }
 
 /// What to do about an error of the archive.
@@ -89,6 +91,7 @@ impl<'a> FolderReader<'a> {
             stop,
             runtime,
             trouble: None,
+            at_head_before: false,
         }
     }
 
@@ -178,8 +181,8 @@ impl<'a> FolderReader<'a> {
         }
     }
 
-    fn wait(&self) {
-        if self.trouble.is_none() {
+    fn wait(&mut self) {
+        if self.trouble.is_none() && !std::mem::replace(&mut self.at_head_before, true) {
             info!(next = self.next, poll_interval = ?self.settings.poll_interval, "at the head of the folder");
         }
         // Trouble is looked at more often: its grace may be shorter than the poll interval.

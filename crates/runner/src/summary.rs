@@ -35,10 +35,10 @@ pub struct Summary {
 // === impl Summary ===
 
 impl Summary {
-    /// Nothing was left to do.
-    pub(crate) fn nothing(checkpoint: Option<u32>) -> Self {
+    /// Nothing was read.
+    pub(crate) fn nothing(ended: Ended, checkpoint: Option<u32>) -> Self {
         Self {
-            ended: Ended::Complete,
+            ended,
             read: 0,
             acknowledged: 0,
             skipped: 0,

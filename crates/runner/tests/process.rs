@@ -309,7 +309,7 @@ async fn a_bad_file_is_told_whole_and_nothing_is_run() {
     let endpoint = "endpoint: \"${TTP_HOST}:1\", timeout: \"${TTP_TIMEOUT}\"";
     let rows = [
         ("timout: 3s, endpoint: \"ttp:1\"", vec!["timout", "timeout"]),
-        ("endpoint: ttp", vec!["the port is missing"]),
+        ("endpoint: ttp", vec!["line 8, column", "the port is missing"]),
         ("endpoint: \"ttp:1\", on_error: drop", vec!["not supported yet", "halt"]),
         (
             "endpoint: \"ttp:1\", ordering: none",
@@ -405,6 +405,24 @@ fn http(address: &str, path: &str) -> String {
         Ok(text)
     };
     request().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_runner_waits_for_the_first_to_let_go_of_the_checkpoint() {
+    let place = Place::with(1..=3);
+    let file = place.pipeline("start_ledger: 1", "", &place.to_file());
+    let first = Runner::run_with_checkpoint(&place, &file);
+    until("the first works", || place.output() == [1, 2, 3]).await;
+    let mut second = Runner::run_with_checkpoint(&place, &file);
+    place.add(4);
+    until("the first goes on", || place.output() == [1, 2, 3, 4]).await;
+    assert!(second.is_running());
+    first.signal(Signal::SIGTERM);
+    first.end().await.has_code(0);
+    place.add(5);
+    until("the second takes over", || place.output() == [1, 2, 3, 4, 5]).await;
+    second.signal(Signal::SIGTERM);
+    second.end().await.has_code(0);
 }
 
 #[test]
