@@ -120,8 +120,8 @@ pub(super) fn take(state: &mut State, id: i64, taker: &AccountId, sold: i64) -> 
     Ok(ClaimAtom::OrderBook(atom))
 }
 
-/// The taker gives this much XLM (or `SUSD`, when `give_xlm` says no) to the pool and gets what its
-/// product rule allows (CAP-38). Also says how much that is.
+/// The taker gives this much to the pool and gets what its product rule allows (CAP-38). Also says
+/// how much that is.
 pub(super) fn swap(
     state: &mut State,
     give: Give,

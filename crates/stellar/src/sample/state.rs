@@ -191,8 +191,7 @@ impl State {
         self.credit(to, asset, amount)
     }
 
-    /// All XLM that accounts, claimable balances, pools and contracts hold is not counted here: only
-    /// what the first ledger's accounts begin with.
+    /// All XLM of all accounts; what pools, contracts and claimable balances hold is not in it.
     pub(super) fn account_balances(&self) -> i64 {
         let balances = self.entries.values().map(|entry| match &entry.data {
             LedgerEntryData::Account(account) => account.balance,
