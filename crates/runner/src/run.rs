@@ -179,13 +179,19 @@ impl Run<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = &self.pipeline.environment.stop;
         let mut drained_by: Option<Instant> = None;
+        let mut source_failure = None;
         loop {
             tokio::select! {
                 ended = self.pipeline.tasks.join_next() => match ended {
-                    None => return None,
+                    None => return source_failure,
                     Some(Ok(Ok(told))) => self.reading = told.or(self.reading),
-                    Some(Ok(Err(error))) => return Some(error),
-                    Some(Err(error)) => return Some(error.into()),
+                    // What was read before is good: it is finished first.
+                    Some(Ok(Err(error))) if ends_reading_only(&error) => {
+                        drained_by = Some(Instant::now() + grace);
+                        source_failure = Some(error);
+                    }
+                    Some(Ok(Err(error))) => return source_failure.or(Some(error)),
+                    Some(Err(error)) => return source_failure.or(Some(error.into())),
                 },
                 _ = tick.tick() => {
                     if let Err(error) = self.keep().await {
@@ -198,7 +204,7 @@ impl Run<'_> {
                 }
                 () = sleep_until(drained_by.unwrap_or_else(Instant::now)), if drained_by.is_some() => {
                     warn!("the grace period is over; what is not finished is given back");
-                    return None;
+                    return source_failure;
                 }
             }
         }
@@ -254,12 +260,14 @@ impl Run<'_> {
     }
 }
 
+/// The source failed, and the rest of the pipeline is sound.
+fn ends_reading_only(error: &RunError) -> bool {
+    matches!(error, RunError::Source { .. }) && !is_consequence(error)
+}
+
 /// Reading ends with an error of its own when the rest of the pipeline is gone.
 fn is_consequence(error: &RunError) -> bool {
-    let RunError::Source { source, .. } = error else {
-        return false;
-    };
-    matches!(**source, SourceError::Abandoned)
+    matches!(error, RunError::Source { source, .. } if matches!(**source, SourceError::Abandoned))
 }
 
 // === impl Keeper ===
