@@ -139,7 +139,7 @@ fn disk(gigabytes: u64) -> Result<()> {
         return Ok(());
     };
     let space = statvfs(existing).map_err(|error| Error::file("look at", existing)(error.into()))?;
-    let free = u64::from(space.blocks_available()) * u64::from(space.fragment_size()) / 1_000_000_000;
+    let free = space.blocks_available() * space.fragment_size() / 1_000_000_000;
     if free >= gigabytes {
         return Ok(());
     }

@@ -41,11 +41,14 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     for name in &arguments.names {
         let known: Vec<_> = ALL.iter().map(|artefact| artefact.name).collect();
-        ensure!(known.contains(&name.as_str()), "unknown artefact {name:?}; there are {}", known.join(", "));
+        ensure!(
+            known.contains(&name.as_str()),
+            "unknown artefact {name:?}; there are {}",
+            known.join(", ")
+        );
     }
-    let wanted = |artefact: &&Artefact| {
-        arguments.names.is_empty() || arguments.names.iter().any(|name| name == artefact.name)
-    };
+    let wanted =
+        |artefact: &&Artefact| arguments.names.is_empty() || arguments.names.iter().any(|name| name == artefact.name);
     for artefact in ALL.iter().filter(wanted) {
         if arguments.check {
             artefact.check()?;
@@ -104,7 +107,11 @@ impl Artefact {
     fn generate_below(&self, root: &Path) -> Result<()> {
         for output in self.outputs {
             let path = root.join(output);
-            let folder = if path.extension().is_some() { path.parent().unwrap_or(root) } else { &path };
+            let folder = if path.extension().is_some() {
+                path.parent().unwrap_or(root)
+            } else {
+                &path
+            };
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         (self.generate)(root).with_context(|| format!("cannot generate {}", self.name))
@@ -149,7 +156,10 @@ mod tests {
     // What is installed, linked or documented must be what the sources say.
     #[test]
     fn committed_files_are_what_would_be_generated() {
-        let drift: Vec<_> = super::ALL.iter().filter_map(|artefact| artefact.check().err()).collect();
+        let drift: Vec<_> = super::ALL
+            .iter()
+            .filter_map(|artefact| artefact.check().err())
+            .collect();
         assert!(drift.is_empty(), "{drift:#?}");
     }
 }

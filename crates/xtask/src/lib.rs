@@ -1,5 +1,10 @@
 //! `cargo xtask <verb>`: regenerates everything that is generated, runs the demo, the tests and a local Kubernetes.
 //! One module a verb; the same code that generates a file checks it for drift.
 
+pub mod cluster;
+pub mod demo;
 pub mod generate;
+pub mod image;
+pub mod install;
 pub mod proto;
+pub mod test;

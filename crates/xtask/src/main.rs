@@ -1,8 +1,10 @@
 //! The command line of `cargo xtask`: one enum of verbs, one module a verb.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::generate;
+use xtask::{cluster, demo, generate, image, test};
 
 /// Tasks of this project.
 #[derive(Debug, Parser)]
@@ -14,13 +16,26 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// A local Kubernetes on this machine, or one that you have.
+    Cluster(cluster::Arguments),
+    /// A cluster, the operator, two services and two pipelines: ledgers flow, and the totals are printed.
+    Demo(demo::Arguments),
+    /// Everything that must hold: format, lint, licences, and the tests of all tiers.
+    Test(test::Arguments),
     /// Regenerate committed files from their sources.
     Generate(generate::Arguments),
+    /// Compile what runs in pods and write container images, without a builder.
+    Images(image::Arguments),
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
     match Arguments::parse().verb {
-        Verb::Generate(arguments) => generate::run(&arguments),
+        Verb::Cluster(arguments) => return cluster::run(arguments).await,
+        Verb::Demo(arguments) => demo::run(&arguments).await?,
+        Verb::Test(arguments) => test::run(&arguments).await?,
+        Verb::Generate(arguments) => generate::run(&arguments)?,
+        Verb::Images(arguments) => image::run(arguments).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
