@@ -1,1 +1,35 @@
-//! Watches, applies, publishes: the only crate that writes to the apiserver.
+//! Watches, applies, publishes: the only crate that writes to the apiserver. Kubernetes is already a feedback loop, so
+//! there is none in here: a change wakes an object, and one pass over it observes, plans, applies and publishes, once
+//! each (`reconcile`). What is wanted is decided in `flowctl-plan`.
+
+mod apply;
+mod args;
+mod backoff;
+mod budget;
+mod caches;
+mod child;
+mod client;
+mod crds;
+mod events;
+mod health;
+mod leader;
+mod lease;
+mod metrics;
+mod observe;
+mod ownership;
+mod publish;
+mod queue;
+pub mod rbac;
+mod reconcile;
+mod references;
+mod run;
+mod store;
+mod subject;
+mod undecodable;
+mod watch;
+mod work;
+mod write;
+
+pub use args::{Args, ArgsError};
+pub use leader::{Election, Lost};
+pub use run::{Options, RunError, run};

@@ -1,0 +1,132 @@
+//! Events about our objects, published beside the passes: best effort, bounded, repeats aggregated by the library's
+//! recorder. A pass never waits for one and never fails for one.
+
+use std::time::Duration;
+
+use flowctl_plan::{Event, EventSeverity};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event as Record, EventType, Recorder, Reporter},
+};
+use tokio::{
+    sync::mpsc::{Receiver, Sender, channel},
+    time::timeout,
+};
+
+use crate::{metrics::Metrics, rbac::Rule};
+
+/// What publishing events needs; `patch` counts a repeat.
+pub(crate) const RULES: &[Rule] = &[Rule::new("events.k8s.io", &["events"], &["create", "patch"])];
+
+/// How many may wait.
+const WAITING: usize = 256;
+const LIMIT: Duration = Duration::from_secs(10);
+/// Kubernetes refuses a longer note.
+const LONGEST_NOTE: usize = 1024;
+
+/// Where passes leave their events.
+#[derive(Clone, Debug)]
+pub(crate) struct Events {
+    sender: Sender<(Record, ObjectReference)>,
+    metrics: Metrics,
+}
+
+/// Publishes them.
+pub(crate) struct Publisher {
+    receiver: Receiver<(Record, ObjectReference)>,
+    recorder: Recorder,
+    metrics: Metrics,
+}
+
+/// A place for events and what publishes them, in the name of this instance.
+pub(crate) fn events(client: Client, instance: Option<String>, metrics: &Metrics) -> (Events, Publisher) {
+    let (sender, receiver) = channel(WAITING);
+    let reporter = Reporter {
+        controller: flowctl_api::labels::MANAGER.to_owned(),
+        instance,
+    };
+    let recorder = Recorder::new(client, reporter);
+    let publisher = Publisher {
+        receiver,
+        recorder,
+        metrics: metrics.clone(),
+    };
+    (
+        Events {
+            sender,
+            metrics: metrics.clone(),
+        },
+        publisher,
+    )
+}
+
+// === impl Events ===
+
+impl Events {
+    /// Leaves an event about `regarding`. Too many at once are counted, not kept.
+    pub(crate) fn leave(&self, event: Event, regarding: &ObjectReference) {
+        let record = Record {
+            type_: match event.severity {
+                EventSeverity::Normal => EventType::Normal,
+                EventSeverity::Warning => EventType::Warning,
+            },
+            reason: event.reason.to_owned(),
+            note: Some(shortened(event.note)),
+            action: event.condition.as_str().to_owned(),
+            secondary: event.related,
+        };
+        if self.sender.try_send((record, regarding.clone())).is_err() {
+            self.metrics.events_dropped.inc();
+        }
+    }
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    /// Publishes until no pass is left to leave events.
+    pub(crate) async fn run(mut self) {
+        while let Some((record, regarding)) = self.receiver.recv().await {
+            let code = match timeout(LIMIT, self.recorder.publish(&record, &regarding)).await {
+                Ok(Ok(())) => 201,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, reason = record.reason, "event not published");
+                    if let kube::Error::Api(status) = &error {
+                        status.code
+                    } else {
+                        0
+                    }
+                }
+                Err(_) => 0,
+            };
+            self.metrics.write("Event", "create", code);
+        }
+    }
+}
+
+fn shortened(mut note: String) -> String {
+    if note.len() > LONGEST_NOTE {
+        let end = note.floor_char_boundary(LONGEST_NOTE - '…'.len_utf8());
+        note.truncate(end);
+        note.push('…');
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A longer note would lose the whole event.
+    #[test]
+    fn notes_fit_whatever_they_are_written_in() {
+        for text in ["a", "é", "語", "🦀"] {
+            for length in 1000..1030 {
+                let note = shortened(text.repeat(length));
+                assert!(note.len() <= LONGEST_NOTE);
+                assert_eq!(note.ends_with('…'), text.len() * length > LONGEST_NOTE);
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Holding the lease: reads and PUTs with the resourceVersion that was read, so that the apiserver decides between two
+//! replicas, and the fence that every other write passes. It has a client of its own and no write budget. Whoever
+//! loses the lease must end the process: in here nothing is begun again.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::LEASE,
+    lease::{DURATION, Decision, GIVE_UP, LOOK, RENEW, Record, Seen, decide},
+    metrics::Metrics,
+    rbac::Rule,
+    write::{Error, limited},
+};
+
+/// What the lease needs.
+pub(crate) const RULES: &[Rule] = &[Rule::new(
+    "coordination.k8s.io",
+    &["leases"],
+    &["create", "get", "update"],
+)];
+
+/// Between two attempts after a failed request.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Which lease, and who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Election {
+    /// The lease's namespace.
+    pub namespace: String,
+    /// The lease's name.
+    pub name: String,
+    /// This process: no other may ever have the same.
+    pub identity: String,
+}
+
+/// Whether this replica may write. Closed by time alone: a process that was stopped for a while cannot write when it
+/// goes on, even before it hears that it lost the lease.
+#[derive(Clone)]
+pub(crate) struct Fence(Arc<Passage>);
+
+enum Passage {
+    Always,
+    Until(Mutex<Option<Instant>>),
+}
+
+/// Runs for the lease and holds it.
+pub(crate) struct Leader {
+    api: Api<Lease>,
+    election: Election,
+    fence: Fence,
+    metrics: Metrics,
+    /// Becomes true when this replica leads.
+    leading: watch::Sender<bool>,
+    lease: Option<Lease>,
+    seen: Option<Seen>,
+    renewed: Option<Instant>,
+}
+
+/// Another replica leads, or may.
+#[derive(Debug, thiserror::Error)]
+#[error("the lease {namespace}/{name} was lost ({why}): ending at once, so that two replicas never write")]
+pub struct Lost {
+    namespace: String,
+    name: String,
+    why: String,
+}
+
+// === impl Fence ===
+
+impl Fence {
+    /// For an operator without leader election.
+    pub(crate) fn always() -> Self {
+        Self(Arc::new(Passage::Always))
+    }
+
+    /// Closed until the lease is held.
+    pub(crate) fn closed() -> Self {
+        Self(Arc::new(Passage::Until(Mutex::new(None))))
+    }
+
+    /// Whether a write may be sent now.
+    pub(crate) fn is_open(&self) -> bool {
+        match &*self.0 {
+            Passage::Always => true,
+            Passage::Until(until) => {
+                let until = *until.lock().unwrap_or_else(PoisonError::into_inner);
+                until.is_some_and(|until| Instant::now() < until)
+            }
+        }
+    }
+
+    fn set(&self, open_until: Option<Instant>) {
+        if let Passage::Until(until) = &*self.0 {
+            *until.lock().unwrap_or_else(PoisonError::into_inner) = open_until;
+        }
+    }
+}
+
+impl fmt::Debug for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fence").field("open", &self.is_open()).finish()
+    }
+}
+
+// === impl Leader ===
+
+impl Leader {
+    pub(crate) fn new(
+        client: Client,
+        election: Election,
+        fence: Fence,
+        metrics: Metrics,
+        leading: watch::Sender<bool>,
+    ) -> Self {
+        let api = Api::namespaced(client, &election.namespace);
+        Self {
+            api,
+            election,
+            fence,
+            metrics,
+            leading,
+            lease: None,
+            seen: None,
+            renewed: None,
+        }
+    }
+
+    /// Runs until `stop`, and then gives the lease back.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`], after this replica led.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Lost> {
+        loop {
+            let step = tokio::select! {
+                step = self.step() => step,
+                () = stop.cancelled() => {
+                    self.release().await;
+                    return Ok(());
+                }
+            };
+            let pause = match step {
+                Ok(pause) => pause,
+                Err(why) => {
+                    self.fence.set(None);
+                    self.metrics.leader.set(0);
+                    let Election { namespace, name, .. } = self.election;
+                    return Err(Lost { namespace, name, why });
+                }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stop.cancelled() => {
+                    self.release().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// One look or one write; gives the time until the next. `Err`: lost, and why.
+    async fn step(&mut self) -> Result<Duration, String> {
+        // The leader knows the lease from its last write; the others must look.
+        if self.renewed.is_none() || self.lease.is_none() {
+            self.look().await;
+        }
+        let unknown = self.lease.is_none() && self.seen.is_some();
+        match decide(
+            &self.election.identity,
+            self.seen.as_ref(),
+            self.renewed,
+            Instant::now(),
+        ) {
+            Decision::Lost => Err(self.why_lost()),
+            _ if unknown => Ok(RETRY),
+            Decision::Wait(wait) => Ok(wait),
+            Decision::Create | Decision::TakeOver | Decision::Renew => Ok(self.write().await),
+        }
+    }
+
+    fn why_lost(&self) -> String {
+        match self.seen.as_ref().and_then(|seen| seen.record.holder.as_deref()) {
+            Some(holder) if holder != self.election.identity => format!("{holder} holds it"),
+            _ => format!("it could not be renewed for {} s", GIVE_UP.as_secs()),
+        }
+    }
+
+    /// Reads the lease. After a failure the lease is unknown, and what was seen of it stands.
+    async fn look(&mut self) {
+        let answer = limited(LEASE, self.api.get_opt(&self.election.name)).await;
+        match answer {
+            Ok(Some(lease)) => self.know(lease),
+            Ok(None) => {
+                self.lease = None;
+                self.seen = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the lease");
+                self.lease = None;
+                // Nothing was seen yet, and nothing may be made without having looked.
+                let unknown = Record {
+                    holder: Some(String::new()),
+                    duration: DURATION,
+                    version: String::new(),
+                };
+                let seen = self.seen.take();
+                self.seen = Some(seen.unwrap_or(Seen {
+                    record: unknown,
+                    since: Instant::now(),
+                }));
+            }
+        }
+    }
+
+    fn know(&mut self, lease: Lease) {
+        let seen = Seen::update(self.seen.take(), record(&lease), Instant::now());
+        self.seen = Some(seen);
+        self.lease = Some(lease);
+    }
+
+    /// Writes our name, or moves the record; gives the time until the next step.
+    async fn write(&mut self) -> Duration {
+        let begun = Instant::now();
+        let lease = self.ours();
+        let params = PostParams::default();
+        let answer = match &self.lease {
+            Some(_) => limited(LEASE, self.api.replace(&self.election.name, &params, &lease)).await,
+            None => limited(LEASE, self.api.create(&params, &lease)).await,
+        };
+        match answer {
+            Ok(lease) => {
+                self.know(lease);
+                self.renewed = Some(begun);
+                self.fence.set(Some(begun + GIVE_UP));
+                if !self.leading.send_replace(true) {
+                    tracing::info!(identity = self.election.identity, "this replica leads");
+                    self.metrics.leader.set(1);
+                }
+                RENEW.saturating_sub(begun.elapsed())
+            }
+            Err(Error::Status(status)) if matches!(status.code, 404 | 409) => {
+                // Somebody else wrote it, or deleted it: look before anything else.
+                self.look().await;
+                if self.renewed.is_some() { Duration::ZERO } else { LOOK }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot write the lease");
+                RETRY
+            }
+        }
+    }
+
+    /// The lease as it should be when it is ours.
+    fn ours(&self) -> Lease {
+        let now = MicroTime(Timestamp::now());
+        let mut lease = self.lease.clone().unwrap_or_else(|| Lease {
+            metadata: ObjectMeta {
+                name: Some(self.election.name.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        });
+        lease.metadata.managed_fields = None;
+        let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
+        if spec.holder_identity.as_ref() != Some(&self.election.identity) {
+            spec.holder_identity = Some(self.election.identity.clone());
+            spec.acquire_time = Some(now.clone());
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
+        }
+        spec.renew_time = Some(now);
+        spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();
+        lease
+    }
+
+    /// Gives the lease back, so that nobody has to wait for it to run out.
+    async fn release(&mut self) {
+        self.fence.set(None);
+        self.metrics.leader.set(0);
+        if self.renewed.is_none() {
+            return;
+        }
+        let mut lease = self.ours();
+        if let Some(spec) = &mut lease.spec {
+            spec.holder_identity = None;
+            spec.lease_duration_seconds = Some(1);
+        }
+        match limited(
+            LEASE,
+            self.api.replace(&self.election.name, &PostParams::default(), &lease),
+        )
+        .await
+        {
+            Ok(_) => tracing::info!("gave the lease back"),
+            Err(error) => tracing::warn!(%error, "cannot give the lease back: it runs out by itself"),
+        }
+    }
+}
+
+fn record(lease: &Lease) -> Record {
+    let spec = lease.spec.as_ref();
+    let seconds = spec
+        .and_then(|spec| spec.lease_duration_seconds)
+        .and_then(|seconds| u64::try_from(seconds).ok());
+    Record {
+        holder: spec
+            .and_then(|spec| spec.holder_identity.clone())
+            .filter(|holder| !holder.is_empty()),
+        duration: seconds.map_or(DURATION, Duration::from_secs),
+        version: lease.resource_version().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,166 @@
+//! What to do about the lease, decided from what was seen of it and a local monotonic clock: another replica's clock is
+//! never trusted, only that its record has not moved. Pure, so that every combination can be tried; requests are sent
+//! in `leader`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a record counts after it last moved.
+pub(crate) const DURATION: Duration = Duration::from_secs(15);
+/// How often the leader moves it.
+pub(crate) const RENEW: Duration = Duration::from_secs(5);
+/// Without a renewal for this long the leader stops writing: well before anybody else may begin.
+pub(crate) const GIVE_UP: Duration = Duration::from_secs(10);
+/// How often the others look.
+pub(crate) const LOOK: Duration = Duration::from_secs(2);
+
+/// What a lease says, as far as it matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Who holds it; `None`: it was given back.
+    pub(crate) holder: Option<String>,
+    /// How long it counts after it last moved.
+    pub(crate) duration: Duration,
+    /// Changes whenever the lease is written.
+    pub(crate) version: String,
+}
+
+/// A record and when it was first seen as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) record: Record,
+    pub(crate) since: Instant,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// There is no lease: make one.
+    Create,
+    /// Write our name into it.
+    TakeOver,
+    /// It is ours: move it.
+    Renew,
+    /// Somebody else holds it: look again after this time.
+    Wait(Duration),
+    /// We led and cannot be sure of it any more.
+    Lost,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// What is known after reading `record` at `now`.
+    pub(crate) fn update(before: Option<Seen>, record: Record, now: Instant) -> Seen {
+        match before {
+            Some(seen) if seen.record == record => seen,
+            _ => Seen { record, since: now },
+        }
+    }
+}
+
+/// Decides for the replica `me`, which last renewed at `renewed` if it leads. An instant of a renewal is that of its
+/// beginning, so that a slow answer does not lengthen it.
+pub(crate) fn decide(me: &str, seen: Option<&Seen>, renewed: Option<Instant>, now: Instant) -> Decision {
+    if renewed.is_some_and(|renewed| now.saturating_duration_since(renewed) >= GIVE_UP) {
+        return Decision::Lost;
+    }
+    let Some(seen) = seen else { return Decision::Create };
+    match (seen.record.holder.as_deref(), renewed) {
+        (Some(holder), Some(_)) if holder == me => Decision::Renew,
+        (_, Some(_)) => Decision::Lost,
+        // Ours without having led: the answer to our take-over was lost.
+        (Some(holder), None) if holder == me => Decision::TakeOver,
+        (None, None) => Decision::TakeOver,
+        (Some(_), None) => {
+            let left = seen
+                .record
+                .duration
+                .saturating_sub(now.saturating_duration_since(seen.since));
+            if left.is_zero() {
+                Decision::TakeOver
+            } else {
+                Decision::Wait(left.min(LOOK))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(holder: Option<&str>, since: Instant) -> Seen {
+        let record = Record {
+            holder: holder.map(str::to_owned),
+            duration: DURATION,
+            version: "1".into(),
+        };
+        Seen { record, since }
+    }
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    // Over a whole grid of times: nobody takes a living leader's lease, and a leader has stopped before somebody may.
+    #[test]
+    fn never_two_leaders() {
+        let start = Instant::now();
+        let holders = [None, Some("me"), Some("other")];
+        for (holder, since, renewed, now) in holders.iter().flat_map(|holder| {
+            (0..40).flat_map(move |now| {
+                (0..=now).flat_map(move |since| {
+                    let renewals = (0..=now).map(Some).chain([None]);
+                    renewals.map(move |renewed| (*holder, since, renewed, now))
+                })
+            })
+        }) {
+            let known = seen(holder, at(start, since));
+            let led = renewed.map(|renewed| at(start, renewed));
+            let decision = decide("me", Some(&known), led, at(start, now));
+            let silent = now - since;
+            let expected = match (holder, renewed) {
+                (_, Some(renewed)) if now - renewed >= 10 => Decision::Lost,
+                (Some("me"), Some(_)) => Decision::Renew,
+                (_, Some(_)) => Decision::Lost,
+                (Some("other"), None) if silent < 15 => Decision::Wait(Duration::from_secs((15 - silent).min(2))),
+                (_, None) => Decision::TakeOver,
+            };
+            assert_eq!(
+                decision, expected,
+                "holder {holder:?}, silent {silent} s, renewed {renewed:?}, now {now}"
+            );
+        }
+        assert!(GIVE_UP < DURATION && RENEW < GIVE_UP);
+    }
+
+    #[test]
+    fn without_a_lease_one_is_made_but_an_old_leader_gives_up() {
+        let start = Instant::now();
+        assert_eq!(decide("me", None, None, start), Decision::Create);
+        assert_eq!(decide("me", None, Some(start), at(start, 9)), Decision::Create);
+        assert_eq!(decide("me", None, Some(start), at(start, 10)), Decision::Lost);
+    }
+
+    // The other replica's clock may be wrong by years: only movement counts.
+    #[test]
+    fn expiry_is_counted_from_when_the_record_was_seen_to_move() {
+        let start = Instant::now();
+        let record = |version: &str| Record {
+            holder: Some("other".into()),
+            duration: DURATION,
+            version: version.into(),
+        };
+        let first = Seen::update(None, record("1"), start);
+        let same = Seen::update(Some(first.clone()), record("1"), at(start, 14));
+        assert_eq!(same, first);
+        let moved = Seen::update(Some(first), record("2"), at(start, 14));
+        assert_eq!(
+            decide("me", Some(&moved), None, at(start, 28)),
+            Decision::Wait(Duration::from_secs(1))
+        );
+        assert_eq!(decide("me", Some(&moved), None, at(start, 29)), Decision::TakeOver);
+    }
+}

@@ -1,0 +1,96 @@
+//! Gathers what a decision may depend on, from the caches alone: it sends no request, so a pass over a converged object
+//! costs the apiserver nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use flowctl_api::{ExternalProcessor, Pipeline};
+use flowctl_plan::{Children, Key, PipelineObserved, ProcessorObserved, Settings, references};
+use jiff::Timestamp;
+use kube::Resource;
+
+use crate::{
+    caches::Caches,
+    ownership::Master,
+    subject::{Subject, controller},
+};
+
+/// What a pass over a Pipeline sees.
+pub(crate) fn pipeline(
+    caches: &Caches,
+    settings: &Arc<Settings>,
+    subject: &Subject,
+    master: &Master,
+    object: Arc<Pipeline>,
+) -> PipelineObserved {
+    PipelineObserved {
+        processors: processors(caches, references::of_pipeline(&object)),
+        children: children(caches, subject, master),
+        settings: Arc::clone(settings),
+        now: Timestamp::now(),
+        object,
+    }
+}
+
+/// What a pass over an ExternalProcessor sees.
+pub(crate) fn processor(
+    caches: &Caches,
+    settings: &Arc<Settings>,
+    subject: &Subject,
+    master: &Master,
+    object: Arc<ExternalProcessor>,
+) -> ProcessorObserved {
+    let referrers = caches.references.of(&subject.key);
+    ProcessorObserved {
+        upstreams: processors(caches, references::of_processor(&object)),
+        used_by: referrers
+            .iter()
+            .filter(|referrer| references::granted(&object, &referrer.key.namespace))
+            .count(),
+        children: children(caches, subject, master),
+        settings: Arc::clone(settings),
+        now: Timestamp::now(),
+        object,
+    }
+}
+
+/// Those of the processors that exist. One that cannot be read counts as missing: nothing is known of it.
+fn processors(caches: &Caches, keys: BTreeSet<Key>) -> BTreeMap<Key, Arc<ExternalProcessor>> {
+    keys.into_iter()
+        .filter_map(|key| Some((key.clone(), caches.processors.get(&key)?.ok()?)))
+        .collect()
+}
+
+/// The children of the very object, uid included, and what they own in turn.
+fn children(caches: &Caches, subject: &Subject, master: &Master) -> Children {
+    fn ours<K: Resource>(mut all: Vec<Arc<K>>, master: &Master) -> Vec<Arc<K>> {
+        all.retain(|object| master.controls(object.meta()));
+        all
+    }
+    fn uids<K: Resource>(all: &[Arc<K>]) -> impl Iterator<Item = &str> {
+        all.iter().filter_map(|object| object.meta().uid.as_deref())
+    }
+    fn owned<K: Resource>(mut all: Vec<Arc<K>>, owners: &BTreeSet<&str>) -> Vec<Arc<K>> {
+        all.retain(|object| controller(object.meta()).is_some_and(|owner| owners.contains(owner.uid.as_str())));
+        all
+    }
+    let deployments = ours(caches.deployments.of(subject), master);
+    let jobs = ours(caches.jobs.of(subject), master);
+    let replica_sets = owned(caches.replica_sets.of(subject), &uids(&deployments).collect());
+    let pods = owned(
+        caches.pods.of(subject),
+        &uids(&replica_sets).chain(uids(&jobs)).collect(),
+    );
+    Children {
+        config_maps: ours(caches.config_maps.of(subject), master),
+        revisions: ours(caches.revisions.of(subject), master),
+        services: ours(caches.services.of(subject), master),
+        budgets: ours(caches.budgets.of(subject), master),
+        deployments,
+        jobs,
+        replica_sets,
+        pods,
+    }
+}

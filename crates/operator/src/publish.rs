@@ -1,0 +1,147 @@
+//! Publishes what came of a pass: the status, when it differs from the published one, and then the events of what
+//! turned. All status writes of the operator, and their budget, are here.
+
+use std::{sync::Arc, time::Duration};
+
+use flowctl_api::Status;
+use flowctl_plan::Publication;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Resource, core::object::HasStatus};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    budget::Budget,
+    caches::{Cached, Caches},
+    events::Events,
+    metrics::Metrics,
+    ownership::Master,
+    rbac::Rule,
+    store::prune,
+    write::{Error, Writer},
+};
+
+/// What publishing status needs.
+pub(crate) const RULES: &[Rule] = &[Rule::new(
+    "flowctl.dev",
+    &["externalprocessors/status", "pipelines/status"],
+    &["patch"],
+)];
+
+/// Status writes in a second, for all objects together, and how many more may come at once.
+const RATE: u32 = 20;
+const BURST: u32 = 40;
+
+/// Publishes statuses and events.
+#[derive(Clone, Debug)]
+pub(crate) struct Statuses {
+    writer: Writer,
+    events: Events,
+    metrics: Metrics,
+    budget: Arc<Budget>,
+}
+
+/// What became of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// It stands as it should.
+    Done,
+    /// The budget is used up: a new pass after this time will publish what is true then.
+    Deferred(Duration),
+}
+
+// === impl Statuses ===
+
+impl Statuses {
+    pub(crate) fn new(writer: Writer, events: Events, metrics: Metrics) -> Self {
+        Self {
+            writer,
+            events,
+            metrics,
+            budget: Arc::new(Budget::new(RATE, BURST)),
+        }
+    }
+
+    /// Publishes for `object`, and remembers the answer in the caches.
+    ///
+    /// # Errors
+    ///
+    /// When the status could not be written.
+    pub(crate) async fn publish<K>(
+        &self,
+        caches: &Caches,
+        object: &K,
+        master: &Master,
+        publication: Publication,
+    ) -> Result<Published, Error>
+    where
+        K: Cached + HasStatus<Status = Status>,
+    {
+        if object.status() != Some(&publication.status) {
+            match self.write::<K, K>(master, &publication.status).await? {
+                Write::Deferred(wait) => return Ok(Published::Deferred(wait)),
+                Write::Gone => return Ok(Published::Done),
+                Write::Answer(mut answer) => {
+                    prune(&mut answer);
+                    K::store(caches).wrote(Arc::new(answer));
+                }
+            }
+        }
+        let regarding = reference::<K>(master);
+        for event in publication.events {
+            self.events.leave(event, &regarding);
+        }
+        Ok(Published::Done)
+    }
+
+    /// Writes a status without looking at the published one.
+    pub(crate) async fn write<K, T>(&self, master: &Master, status: &impl Serialize) -> Result<Write<T>, Error>
+    where
+        K: Cached,
+        T: serde::de::DeserializeOwned,
+    {
+        if let Err(wait) = self.budget.take() {
+            self.metrics.deferred.inc();
+            return Ok(Write::Deferred(wait));
+        }
+        let body = body::<K>(master, status);
+        match self
+            .writer
+            .apply_status::<K, T>(&master.namespace, &master.name, &body)
+            .await
+        {
+            Ok(answer) => Ok(Write::Answer(answer)),
+            Err(Error::Status(status)) if status.code == 404 => Ok(Write::Gone),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What came of a status write.
+#[derive(Debug)]
+pub(crate) enum Write<T> {
+    Answer(T),
+    Gone,
+    Deferred(Duration),
+}
+
+/// The apply configuration. The uid keeps a successor of the same name from getting its predecessor's status.
+fn body<K: Resource<DynamicType = ()>>(master: &Master, status: &impl Serialize) -> Value {
+    json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"namespace": master.namespace, "name": master.name, "uid": master.uid},
+        "status": status,
+    })
+}
+
+fn reference<K: Resource<DynamicType = ()>>(master: &Master) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        namespace: Some(master.namespace.clone()),
+        name: Some(master.name.clone()),
+        uid: Some(master.uid.clone()),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,304 @@
+//! What to look at next: keys, each at most once in the queue and at most once in work, with delayed wake-ups. A key
+//! that is woken while it is in work is looked at once more afterwards, however often it was woken. It must not know
+//! what a key is, and it keeps nothing about a key that is neither queued, in work nor delayed.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+/// A queue of keys, shared by clones.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// A key in work; dropping it ends the work.
+#[derive(Debug)]
+pub(crate) struct InWork<T: Clone + Eq + Ord + Hash> {
+    key: T,
+    queue: Queue<T>,
+}
+
+#[derive(Debug)]
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    ready: VecDeque<T>,
+    queued: HashSet<T>,
+    in_work: HashSet<T>,
+    /// Woken while in work.
+    again: HashSet<T>,
+    later: HashMap<T, Instant>,
+    /// `later` by time.
+    timeline: BTreeSet<(Instant, T)>,
+    closed: bool,
+}
+
+// === impl Queue ===
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<T: Clone + Eq + Ord + Hash> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Clone + Eq + Ord + Hash> Queue<T> {
+    /// An empty queue.
+    pub(crate) fn new() -> Self {
+        let state = State {
+            ready: VecDeque::new(),
+            queued: HashSet::new(),
+            in_work: HashSet::new(),
+            again: HashSet::new(),
+            later: HashMap::new(),
+            timeline: BTreeSet::new(),
+            closed: false,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Asks for a look at this key as soon as possible.
+    pub(crate) fn wake(&self, key: T) {
+        self.lock().push(key);
+        self.shared.changed.notify_one();
+    }
+
+    /// Asks for a look at this key after `delay` at the latest: of several delays the earliest counts.
+    pub(crate) fn wake_after(&self, key: T, delay: Duration) {
+        let at = Instant::now() + delay;
+        {
+            let mut state = self.lock();
+            if state.later.get(&key).is_some_and(|earlier| *earlier <= at) {
+                return;
+            }
+            if let Some(before) = state.later.insert(key.clone(), at) {
+                state.timeline.remove(&(before, key.clone()));
+            }
+            state.timeline.insert((at, key));
+        }
+        self.shared.changed.notify_one();
+    }
+
+    /// The next key to look at, when there is one; its delayed wake-up is forgotten, because the look that begins now
+    /// decides anew. `None`: the queue is closed.
+    pub(crate) async fn next(&self) -> Option<InWork<T>> {
+        loop {
+            let changed = self.shared.changed.notified();
+            let until = {
+                let mut state = self.lock();
+                if state.closed {
+                    // Pass it on: one permit wakes one waiter.
+                    self.shared.changed.notify_one();
+                    return None;
+                }
+                state.promote(Instant::now());
+                if let Some(key) = state.take() {
+                    let more = !state.ready.is_empty() || !state.timeline.is_empty();
+                    drop(state);
+                    if more {
+                        self.shared.changed.notify_one();
+                    }
+                    return Some(InWork {
+                        key,
+                        queue: self.clone(),
+                    });
+                }
+                state.timeline.first().map(|(at, _)| *at)
+            };
+            match until {
+                Some(at) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(at) => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Hands out nothing more.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.shared.changed.notify_one();
+    }
+
+    /// How many keys wait for a look, without the delayed ones.
+    pub(crate) fn depth(&self) -> usize {
+        let state = self.lock();
+        state.ready.len() + state.again.len()
+    }
+
+    /// How many keys are in work.
+    pub(crate) fn in_work(&self) -> usize {
+        self.lock().in_work.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl<T: Clone + Eq + Ord + Hash> State<T> {
+    fn push(&mut self, key: T) {
+        if self.in_work.contains(&key) {
+            self.again.insert(key);
+        } else if self.queued.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn promote(&mut self, now: Instant) {
+        while let Some((at, key)) = self.timeline.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.timeline.pop_first();
+            self.later.remove(&key);
+            self.push(key);
+        }
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let key = self.ready.pop_front()?;
+        self.queued.remove(&key);
+        if let Some(at) = self.later.remove(&key) {
+            self.timeline.remove(&(at, key.clone()));
+        }
+        self.in_work.insert(key.clone());
+        Some(key)
+    }
+}
+
+// === impl InWork ===
+
+impl<T: Clone + Eq + Ord + Hash> InWork<T> {
+    /// The key.
+    pub(crate) fn key(&self) -> &T {
+        &self.key
+    }
+}
+
+impl<T: Clone + Eq + Ord + Hash> Drop for InWork<T> {
+    fn drop(&mut self) {
+        {
+            let mut state = self.queue.lock();
+            state.in_work.remove(&self.key);
+            if state.again.remove(&self.key) {
+                state.push(self.key.clone());
+            }
+        }
+        self.queue.shared.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    fn next(queue: &Queue<u8>) -> Option<u8> {
+        // Ended work is put back by forgetting nothing: the guard is dropped at once.
+        queue.next().now_or_never().flatten().map(|work| *work.key())
+    }
+
+    // A burst of events about one object must cost one pass, not one each.
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_look() {
+        let queue = Queue::new();
+        for key in [1, 2, 1, 1, 2] {
+            queue.wake(key);
+        }
+        assert_eq!(queue.depth(), 2);
+        assert_eq!([next(&queue), next(&queue), next(&queue)], [Some(1), Some(2), None]);
+    }
+
+    // Two passes over one object at a time would race with each other; a change during a pass must not be lost.
+    #[tokio::test(start_paused = true)]
+    async fn a_key_in_work_waits_and_is_looked_at_again() {
+        let queue = Queue::new();
+        queue.wake(1);
+        let work = queue.next().await.expect("open");
+        queue.wake(1);
+        queue.wake(1);
+        assert_eq!(next(&queue), None);
+        assert_eq!((queue.depth(), queue.in_work()), (1, 1));
+        drop(work);
+        assert_eq!([next(&queue), next(&queue)], [Some(1), None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_delays_the_earliest_counts_and_a_look_forgets_both() {
+        let queue = Queue::new();
+        let start = Instant::now();
+        queue.wake_after(1, Duration::from_secs(30));
+        queue.wake_after(1, Duration::from_secs(10));
+        queue.wake_after(1, Duration::from_secs(20));
+        drop(queue.next().await.expect("open"));
+        assert_eq!(start.elapsed().as_secs(), 10);
+        queue.wake_after(1, Duration::from_secs(10));
+        queue.wake(1);
+        drop(queue.next().await.expect("open"));
+        let nothing = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
+        assert!(nothing.is_err());
+    }
+
+    // An idle worker must not sleep through work that arrives while all others are busy.
+    #[tokio::test(start_paused = true)]
+    async fn every_waiting_worker_gets_work_and_hears_the_end() {
+        let queue = Queue::new();
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let queue = queue.clone();
+                tokio::spawn(async move {
+                    let mut seen = Vec::new();
+                    while let Some(work) = queue.next().await {
+                        seen.push(*work.key());
+                        tokio::time::sleep(Duration::from_secs(10)).await;
+                    }
+                    seen
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let start = Instant::now();
+        queue.wake_after(3, Duration::from_secs(1));
+        queue.wake(1);
+        queue.wake(2);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(queue.in_work(), 3);
+        queue.close();
+        let mut all = Vec::new();
+        for worker in workers {
+            all.extend(worker.await.expect("no panic"));
+        }
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3]);
+        assert_eq!(start.elapsed().as_secs(), 11);
+    }
+}

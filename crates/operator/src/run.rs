@@ -1,0 +1,280 @@
+//! Start-up and end of the operator: clients, definitions, watches, leadership, workers; and back in the other order.
+//! Replicas that do not lead keep warm caches and make no passes.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use flowctl_api::{ExternalProcessor, Pipeline};
+use flowctl_plan::Settings;
+use flowctl_runtime::{AdminServer, BindError, Metrics as Registry, Readiness, Shutdown};
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment, ReplicaSet},
+    batch::v1::Job,
+    core::v1::{ConfigMap, Pod, Service},
+    policy::v1::PodDisruptionBudget,
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::{JoinError, JoinHandle, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backoff::Backoff,
+    caches::{Cached, Caches},
+    client::Clients,
+    crds::Crds,
+    events::events,
+    health::Health,
+    leader::{Election, Fence, Leader, Lost},
+    metrics::Metrics,
+    publish::Statuses,
+    queue::Queue,
+    reconcile::Context,
+    watch::{Life, Watch},
+    work::Work,
+    write::Writer,
+};
+
+/// How long passes may take to end after a request to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long waiting events may take after the last pass.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
+/// How the operator runs; what it wants of children stands in [`Settings`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Namespaces that it works for; empty: all of them.
+    pub namespaces: Vec<String>,
+    /// Passes at the same time, at least one.
+    pub concurrency: usize,
+    /// The lease; `None`: this is the only replica.
+    pub election: Option<Election>,
+    /// Where `/livez`, `/readyz` and `/metrics` are served, if at all.
+    pub admin: Option<SocketAddr>,
+    /// Middle of the time after which an object is looked at although nothing changed; jittered by half.
+    pub resync: Duration,
+    /// Name of this instance in events; `None`: the operator's.
+    pub instance: Option<String>,
+}
+
+/// Why the operator ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The connection to the apiserver cannot be set up from this configuration.
+    #[error("cannot set up a client for the apiserver: {0}")]
+    Client(#[source] Box<kube::Error>),
+    /// The address for probes and metrics cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Another replica leads.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// A part of the operator that never ends has ended.
+    #[error("a part of the operator ended by itself: {0}")]
+    Ended(#[source] JoinError),
+}
+
+/// Runs the operator until `shutdown` is requested. In a process of its own the caller must exit at once, and not with
+/// 0, when this returns an error: leadership may be somebody else's by then.
+///
+/// # Errors
+///
+/// [`RunError`]. Nothing is left running.
+pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutdown: Shutdown) -> Result<(), RunError> {
+    let registry = Registry::new("operator", env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::register(&registry);
+    let readiness = Readiness::new();
+    let crds_check = readiness.check("crds", "not asked yet");
+    let caches_check = readiness.check("caches", "waiting for the CustomResourceDefinitions");
+    let _admin = match options.admin {
+        Some(address) => Some(AdminServer::bind(address, &readiness, &registry).await?.spawn()),
+        None => None,
+    };
+    let clients = Clients::new(kube).map_err(|error| RunError::Client(Box::new(error)))?;
+    let queue = Queue::new();
+    let caches = Arc::new(Caches::new(queue.clone()));
+
+    // Tasks that end with this function.
+    let mut tasks = JoinSet::new();
+    let (served, mut is_served) = watch::channel(false);
+    tasks.spawn(
+        Crds {
+            client: clients.lease.clone(),
+            check: crds_check,
+            metrics: metrics.clone(),
+            served,
+        }
+        .run(),
+    );
+
+    let (fence, leadership, mut leads, stop_leading) = lead(&clients, &options, &metrics);
+    let mut leadership = leadership;
+    let writer = Writer::new(clients.writes.clone(), fence, metrics.clone());
+    let (events, publisher) = events(clients.writes.clone(), options.instance.clone(), &metrics);
+    let statuses = Statuses::new(writer.clone(), events, metrics.clone());
+    let mut last_events = tokio::spawn(publisher.run());
+    let context = Context {
+        caches: Arc::clone(&caches),
+        writer,
+        statuses,
+        settings: Arc::new(settings),
+    };
+    let work = Arc::new(Work {
+        queue: queue.clone(),
+        context,
+        pushback: clients.pushback.clone(),
+        backoff: Backoff::new(),
+        metrics: metrics.clone(),
+        resync: options.resync,
+    });
+
+    let (synced, mut is_synced) = watch::channel(false);
+    let mut workers = JoinSet::new();
+    let start = async {
+        // The senders live in the tasks: an error means that everything is ending.
+        let _ = is_served.wait_for(|served| *served).await;
+        let changed = Arc::new(Notify::new());
+        let lives = watches(&clients, &options.namespaces, &caches, &metrics, &changed, &mut tasks);
+        let health = Health {
+            lives,
+            changed,
+            check: caches_check,
+            metrics: metrics.clone(),
+            caches,
+            synced,
+        };
+        tasks.spawn(health.run());
+        let _ = is_synced.wait_for(|synced| *synced).await;
+        let _ = leads.wait_for(|leads| *leads).await;
+        tracing::info!(workers = options.concurrency, "passes begin");
+        for _ in 0..options.concurrency.max(1) {
+            workers.spawn(Arc::clone(&work).run());
+        }
+        let ended = tasks.join_next().await;
+        ended.map_or(Ok(()), |ended| ended.map_err(RunError::Ended))
+    };
+    let end = tokio::select! {
+        () = shutdown.requested() => Ok(()),
+        ended = start => ended,
+        lost = &mut leadership => lost.map_err(RunError::Ended).and_then(|lost| lost.map_err(RunError::Lost)),
+    };
+
+    queue.close();
+    if end.is_err() {
+        // Nothing may be written any more: passes end where they are, and the next leader's find the same end.
+        workers.shutdown().await;
+        tasks.shutdown().await;
+        leadership.abort();
+        last_events.abort();
+        return end;
+    }
+    if timeout(DRAIN, async { while workers.join_next().await.is_some() {} })
+        .await
+        .is_err()
+    {
+        tracing::warn!("passes did not end within {} s", DRAIN.as_secs());
+    }
+    workers.shutdown().await;
+    tasks.shutdown().await;
+    drop(work);
+    if timeout(LAST_EVENTS, &mut last_events).await.is_err() {
+        last_events.abort();
+    }
+    stop_leading.cancel();
+    if !leadership.is_finished() {
+        // Bounded by the limit of the request that gives the lease back.
+        let _ = leadership.await;
+    }
+    Ok(())
+}
+
+type Leadership = (
+    Fence,
+    JoinHandle<Result<(), Lost>>,
+    watch::Receiver<bool>,
+    CancellationToken,
+);
+
+/// Begins to run for the lease, or leads at once where there is none.
+fn lead(clients: &Clients, options: &Options, metrics: &Metrics) -> Leadership {
+    let stop = CancellationToken::new();
+    let (leading, leads) = watch::channel(false);
+    match &options.election {
+        Some(election) => {
+            let fence = Fence::closed();
+            let (client, election) = (clients.lease.clone(), election.clone());
+            let leader = Leader::new(client, election, fence.clone(), metrics.clone(), leading);
+            (fence, tokio::spawn(leader.run(stop.clone())), leads, stop)
+        }
+        None => {
+            leading.send_replace(true);
+            metrics.leader.set(1);
+            let stopped = stop.clone();
+            let wait = async move {
+                stopped.cancelled().await;
+                drop(leading);
+                Ok(())
+            };
+            (Fence::always(), tokio::spawn(wait), leads, stop)
+        }
+    }
+}
+
+/// Starts every watch: of all namespaces at once, or one for each namespace.
+fn watches(
+    clients: &Clients,
+    namespaces: &[String],
+    caches: &Arc<Caches>,
+    metrics: &Metrics,
+    changed: &Arc<Notify>,
+    tasks: &mut JoinSet<()>,
+) -> Vec<Arc<Life>> {
+    let places: Vec<Option<&str>> = match namespaces {
+        [] => vec![None],
+        some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
+    };
+    let mut lives = Vec::new();
+    for place in places {
+        let mut starter = Starter {
+            clients,
+            place,
+            caches,
+            metrics,
+            changed,
+            tasks,
+            lives: &mut lives,
+        };
+        starter.start::<ExternalProcessor>();
+        starter.start::<Pipeline>();
+        starter.start::<ConfigMap>();
+        starter.start::<ControllerRevision>();
+        starter.start::<Service>();
+        starter.start::<PodDisruptionBudget>();
+        starter.start::<Deployment>();
+        starter.start::<Job>();
+        starter.start::<ReplicaSet>();
+        starter.start::<Pod>();
+    }
+    lives
+}
+
+struct Starter<'a> {
+    clients: &'a Clients,
+    place: Option<&'a str>,
+    caches: &'a Arc<Caches>,
+    metrics: &'a Metrics,
+    changed: &'a Arc<Notify>,
+    tasks: &'a mut JoinSet<()>,
+    lives: &'a mut Vec<Arc<Life>>,
+}
+
+impl Starter<'_> {
+    fn start<K: Cached>(&mut self) {
+        let client = self.clients.watches.clone();
+        let (caches, changed) = (Arc::clone(self.caches), Arc::clone(self.changed));
+        let watch = Watch::<K>::new(client, self.place, caches, self.metrics.clone(), changed);
+        self.lives.push(watch.life());
+        self.tasks.spawn(watch.run());
+    }
+}

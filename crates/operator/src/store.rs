@@ -1,0 +1,417 @@
+//! The cache of one kind: what the watch told, indexed by the object of ours that each belongs to, overlaid with the
+//! answers to our own writes until the watch has caught up. The overlay only saves work: it is bounded in time, and
+//! without it everything converges to the same end, a pass later. It must not talk to anybody.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
+
+use flowctl_plan::Key;
+use kube::{
+    Resource,
+    core::error_boundary::{DeserializeGuard, InvalidObject},
+};
+use tokio::time::Instant;
+
+use crate::subject::{Subject, key_of};
+
+/// How long the answer to a write outranks the watch. A watch is rarely a second behind; after a restored backup, where
+/// versions go back, the watch must win in the end.
+const OVERLAY: Duration = Duration::from_secs(30);
+
+/// An object, or why this version cannot read it.
+pub(crate) type Readable<K> = Result<Arc<K>, Arc<InvalidObject>>;
+
+/// The cache of one kind.
+#[derive(Debug)]
+pub(crate) struct Store<K> {
+    belongs: fn(&K) -> Option<Subject>,
+    state: RwLock<State<K>>,
+}
+
+#[derive(Debug)]
+struct State<K> {
+    entries: HashMap<Key, Entry<K>>,
+    groups: HashMap<Subject, BTreeSet<Key>>,
+    /// Uids that we deleted, and until when an older event may not bring them back.
+    deleted: HashMap<String, Instant>,
+}
+
+#[derive(Debug)]
+struct Entry<K> {
+    object: Readable<K>,
+    uid: Option<String>,
+    version: Option<u64>,
+    group: Option<Subject>,
+    /// Set while the entry is our own write's answer: until when it outranks older events.
+    ours_until: Option<Instant>,
+}
+
+/// What an event did to the cache.
+#[derive(Debug)]
+pub(crate) struct Change<K> {
+    /// Whom the object belongs to, before and after.
+    pub(crate) belongs: BTreeSet<Subject>,
+    /// The object's key.
+    pub(crate) key: Key,
+    /// What is in the cache now.
+    pub(crate) now: Option<Readable<K>>,
+}
+
+// === impl Store ===
+
+impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
+    /// An empty cache; `belongs` tells whose pass an object is for.
+    pub(crate) fn new(belongs: fn(&K) -> Option<Subject>) -> Self {
+        let state = State {
+            entries: HashMap::new(),
+            groups: HashMap::new(),
+            deleted: HashMap::new(),
+        };
+        Self {
+            belongs,
+            state: RwLock::new(state),
+        }
+    }
+
+    /// The object of this name.
+    pub(crate) fn get(&self, key: &Key) -> Option<Readable<K>> {
+        self.read().entries.get(key).map(|entry| entry.object.clone())
+    }
+
+    /// Everything readable that belongs to this object of ours, by name.
+    pub(crate) fn of(&self, subject: &Subject) -> Vec<Arc<K>> {
+        let state = self.read();
+        let keys = state.groups.get(subject).into_iter().flatten();
+        keys.filter_map(|key| state.entries.get(key)?.object.clone().ok())
+            .collect()
+    }
+
+    /// How many objects are readable and how many are not.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let state = self.read();
+        let readable = state.entries.values().filter(|entry| entry.object.is_ok()).count();
+        (readable, state.entries.len() - readable)
+    }
+
+    /// The watch told of an object.
+    pub(crate) fn observed(&self, object: DeserializeGuard<K>) -> Option<Change<K>> {
+        let now = Instant::now();
+        let entry = self.entry(object)?;
+        let mut state = self.write();
+        state.forget_old(now);
+        state.put(entry, now)
+    }
+
+    /// The watch told that an object is gone.
+    pub(crate) fn gone(&self, object: &DeserializeGuard<K>) -> Option<Change<K>> {
+        let key = key_of(object.meta())?;
+        let mut state = self.write();
+        if let Some(uid) = &object.meta().uid {
+            state.deleted.remove(uid);
+        }
+        // A successor of the same name is not gone.
+        if state
+            .entries
+            .get(&key)
+            .is_some_and(|entry| entry.uid != object.meta().uid)
+        {
+            return None;
+        }
+        state.remove(&key)
+    }
+
+    /// A list of a namespace (or of all) at this version: gives what changed by it.
+    pub(crate) fn replace(
+        &self,
+        namespace: Option<&str>,
+        list: Vec<DeserializeGuard<K>>,
+        version: Option<u64>,
+    ) -> Vec<Change<K>> {
+        let now = Instant::now();
+        let entries: Vec<_> = list.into_iter().filter_map(|object| self.entry(object)).collect();
+        let mut state = self.write();
+        state.forget_old(now);
+        let listed: BTreeSet<Key> = entries.iter().map(|(key, _)| key.clone()).collect();
+        let vanished: Vec<Key> = state
+            .entries
+            .iter()
+            .filter(|(key, _)| namespace.is_none_or(|namespace| namespace == key.namespace))
+            .filter(|(key, entry)| !listed.contains(key) && !entry.outranks(version, now))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let mut changes: Vec<_> = vanished.iter().filter_map(|key| state.remove(key)).collect();
+        for (key, entry) in entries {
+            let known = state.entries.get(&key);
+            let same = known.is_some_and(|known| known.uid == entry.uid && known.version == entry.version);
+            if !same {
+                changes.extend(state.put((key, entry), now));
+            }
+        }
+        changes
+    }
+
+    /// The answer to a write of ours.
+    pub(crate) fn wrote(&self, object: Arc<K>) {
+        let now = Instant::now();
+        let Some((key, mut entry)) = self.entry_of(Ok(object)) else {
+            return;
+        };
+        entry.ours_until = Some(now + OVERLAY);
+        let mut state = self.write();
+        state.forget_old(now);
+        state.put((key, entry), now);
+    }
+
+    /// We deleted the object of this uid.
+    pub(crate) fn deleted(&self, key: &Key, uid: &str) {
+        let now = Instant::now();
+        let mut state = self.write();
+        state.forget_old(now);
+        state.deleted.insert(uid.to_owned(), now + OVERLAY);
+        if state
+            .entries
+            .get(key)
+            .is_some_and(|entry| entry.uid.as_deref() == Some(uid))
+        {
+            state.remove(key);
+        }
+    }
+
+    fn entry(&self, DeserializeGuard(object): DeserializeGuard<K>) -> Option<(Key, Entry<K>)> {
+        let object = match object {
+            Ok(mut object) => {
+                prune(&mut object);
+                Ok(Arc::new(object))
+            }
+            Err(mut invalid) => {
+                invalid.metadata.managed_fields = None;
+                Err(Arc::new(invalid))
+            }
+        };
+        self.entry_of(object)
+    }
+
+    fn entry_of(&self, object: Readable<K>) -> Option<(Key, Entry<K>)> {
+        let (meta, group) = match &object {
+            Ok(object) => (object.meta(), (self.belongs)(object)),
+            Err(invalid) => (&invalid.metadata, None),
+        };
+        let version = meta
+            .resource_version
+            .as_deref()
+            .and_then(|version| version.parse().ok());
+        let (key, uid) = (key_of(meta)?, meta.uid.clone());
+        Some((
+            key,
+            Entry {
+                object,
+                uid,
+                version,
+                group,
+                ours_until: None,
+            },
+        ))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State<K>> {
+        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
+        self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Takes out what nobody reads: managed fields are half of a cached object's size.
+pub(crate) fn prune<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+// === impl State ===
+
+impl<K> State<K> {
+    /// Puts an entry in unless a newer one is there. Even then whoever it belongs to is told: their pass is cheap, and
+    /// a pass that never comes is not.
+    fn put(&mut self, (key, entry): (Key, Entry<K>), now: Instant) -> Option<Change<K>> {
+        let mut belongs: BTreeSet<Subject> = entry.group.iter().cloned().collect();
+        if let Some(known) = self.entries.get(&key) {
+            belongs.extend(known.group.clone());
+            if known.uid == entry.uid && known.outranks(entry.version, now) {
+                return Some(Change {
+                    belongs,
+                    now: Some(known.object.clone()),
+                    key,
+                });
+            }
+        }
+        if entry.uid.as_ref().is_some_and(|uid| self.deleted.contains_key(uid)) {
+            return None;
+        }
+        self.remove(&key);
+        if let Some(group) = &entry.group {
+            self.groups.entry(group.clone()).or_default().insert(key.clone());
+        }
+        let now = Some(entry.object.clone());
+        self.entries.insert(key.clone(), entry);
+        Some(Change { belongs, now, key })
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Change<K>> {
+        let entry = self.entries.remove(key)?;
+        if let Some(group) = &entry.group
+            && let Some(keys) = self.groups.get_mut(group)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.groups.remove(group);
+            }
+        }
+        Some(Change {
+            belongs: entry.group.into_iter().collect(),
+            now: None,
+            key: key.clone(),
+        })
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        if !self.deleted.is_empty() {
+            self.deleted.retain(|_, until| *until > now);
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl<K> Entry<K> {
+    /// Whether this is our own write's answer and `version` is of before it.
+    fn outranks(&self, version: Option<u64>, now: Instant) -> bool {
+        let ours = self.ours_until.is_some_and(|until| until > now);
+        ours && matches!((self.version, version), (Some(ours), Some(other)) if ours > other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    fn object(name: &str, uid: &str, version: u64, owner: &str) -> ConfigMap {
+        let owner = json!({"apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "name": owner, "uid": "o", "controller": true});
+        let metadata = json!({"namespace": "ns", "name": name, "uid": uid, "resourceVersion": version.to_string(),
+            "ownerReferences": [owner], "managedFields": [{"manager": "m"}]});
+        serde_json::from_value(json!({"metadata": metadata})).expect("a ConfigMap")
+    }
+
+    fn seen(name: &str, uid: &str, version: u64, owner: &str) -> DeserializeGuard<ConfigMap> {
+        DeserializeGuard(Ok(object(name, uid, version, owner)))
+    }
+
+    fn store() -> Store<ConfigMap> {
+        Store::new(|object| Subject::controlling(&object.metadata))
+    }
+
+    fn owner(name: &str) -> Subject {
+        Subject::pipeline(Key::new("ns", name))
+    }
+
+    fn versions(store: &Store<ConfigMap>, name: &str) -> Vec<String> {
+        store
+            .of(&owner(name))
+            .iter()
+            .filter_map(|object| object.metadata.resource_version.clone())
+            .collect()
+    }
+
+    // A pass must see the children of its object and nobody else's, also after one changed hands.
+    #[test]
+    fn objects_are_found_by_whom_they_belong_to() {
+        let store = store();
+        store.observed(seen("a", "1", 5, "p"));
+        store.observed(seen("b", "2", 6, "p"));
+        let change = store.observed(seen("b", "2", 7, "q")).expect("a change");
+        assert_eq!(change.belongs, BTreeSet::from([owner("p"), owner("q")]));
+        assert_eq!(
+            (versions(&store, "p"), versions(&store, "q")),
+            (vec!["5".into()], vec!["7".into()])
+        );
+        let cached = store.get(&Key::new("ns", "a")).expect("cached").expect("readable");
+        assert!(cached.metadata.managed_fields.is_none());
+        store.gone(&seen("a", "1", 8, "p"));
+        assert_eq!(versions(&store, "p"), Vec::<String>::new());
+        assert!(!store.read().groups.contains_key(&owner("p")));
+    }
+
+    // A late event from before our write must not make the next pass write again.
+    #[tokio::test(start_paused = true)]
+    async fn our_write_outranks_older_events_for_a_while() {
+        let store = store();
+        store.observed(seen("a", "1", 5, "p"));
+        store.wrote(Arc::new(object("a", "1", 9, "p")));
+        store.observed(seen("a", "1", 7, "p"));
+        assert_eq!(versions(&store, "p"), ["9"]);
+        store.replace(None, vec![seen("a", "1", 8, "p")], Some(8));
+        store.replace(None, vec![], Some(8));
+        assert_eq!(
+            versions(&store, "p"),
+            ["9"],
+            "a list from before the write proves nothing"
+        );
+        store.observed(seen("a", "1", 10, "p"));
+        assert_eq!(versions(&store, "p"), ["10"]);
+
+        store.wrote(Arc::new(object("a", "1", 20, "p")));
+        tokio::time::advance(OVERLAY).await;
+        store.observed(seen("a", "1", 15, "p"));
+        assert_eq!(
+            versions(&store, "p"),
+            ["15"],
+            "in the end the watch wins, even if versions went back"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_we_deleted_does_not_come_back_but_a_successor_does() {
+        let store = store();
+        store.observed(seen("a", "1", 5, "p"));
+        store.deleted(&Key::new("ns", "a"), "1");
+        store.observed(seen("a", "1", 6, "p"));
+        assert_eq!(versions(&store, "p"), Vec::<String>::new());
+        store.observed(seen("a", "2", 8, "p"));
+        store.gone(&seen("a", "1", 7, "p"));
+        assert_eq!(versions(&store, "p"), ["8"]);
+        tokio::time::advance(OVERLAY).await;
+        store.observed(seen("b", "3", 9, "p"));
+        assert!(store.read().deleted.is_empty());
+    }
+
+    // After a lost watch only what really changed may cost a pass, and nothing outside the listed namespace is touched.
+    #[test]
+    fn a_list_tells_what_changed() {
+        let store = store();
+        store.observed(seen("a", "1", 5, "p"));
+        store.observed(seen("b", "2", 6, "q"));
+        store.observed(seen("c", "3", 7, "r"));
+        let list = vec![seen("a", "1", 5, "p"), seen("b", "2", 9, "q")];
+        let changes = store.replace(Some("ns"), list, Some(10));
+        let mut subjects: Vec<_> = changes.into_iter().flat_map(|change| change.belongs).collect();
+        subjects.sort();
+        assert_eq!(subjects, [owner("q"), owner("r")]);
+        assert_eq!(store.replace(Some("other"), vec![], Some(11)).len(), 0);
+        assert_eq!(store.count(), (2, 0));
+    }
+
+    // One object that this version cannot read must not hide the others.
+    #[test]
+    fn an_unreadable_object_is_kept_as_such() {
+        let store = store();
+        let bad = r#"{"metadata": {"namespace": "ns", "name": "a", "uid": "1", "resourceVersion": "3"}, "data": 7}"#;
+        store.observed(serde_json::from_str(bad).expect("guarded"));
+        store.observed(seen("b", "2", 4, "p"));
+        assert_eq!(store.count(), (1, 1));
+        assert!(store.get(&Key::new("ns", "a")).expect("cached").is_err());
+    }
+}
