@@ -3,19 +3,30 @@
 //! fails: bad input is a [`Problem`] (invariants R1 to R4).
 
 mod body;
+mod build;
 pub mod child;
 pub mod compare;
 mod digest;
 pub mod endpoint;
+mod env;
+mod held;
+mod inputs;
 pub mod names;
 pub mod observed;
 pub mod pipeline;
+mod pod;
+mod pod_security;
+mod pod_template;
 pub mod problem;
 pub mod processor;
 mod quantity;
 pub mod references;
+mod render;
+mod revision;
 pub mod status;
 mod strict;
+mod validate;
+mod wire;
 
 use flowctl_api::{ConditionType, Status};
 use k8s_openapi::api::core::v1::ObjectReference;

@@ -1,9 +1,143 @@
-//! The plan of a Pipeline.
+//! The plan of a Pipeline: the file and the template of the revision that is wanted, and the one workload that runs it: a
+//! Deployment for Streaming, a Job for Batch. Two copies of a pipeline would process the same ledgers twice, so a workload
+//! of another kind or another run must be gone before the next one is made.
 
-use crate::{PipelineObserved, Plan};
+use flowctl_api::Pipeline;
+use flowctl_api::pipeline::{Flavor, Mode};
+use k8s_openapi::api::core::v1::Pod;
 
-/// What must exist, and what must not, for a Pipeline.
+use crate::body::{Owner, OwnerKind};
+use crate::build::{self, Deployment, Job, Replacement};
+use crate::revision::{self, Chosen};
+use crate::validate::{self, Problems, ValidPipeline};
+use crate::{ChildKind, ChildRef, Children, PipelineObserved, Plan, Wiring, held, inputs, names, render};
+
+/// What must exist, and what must not, for a Pipeline. When it is refused, or when a reference does not resolve, what runs
+/// is held as it is; `suspend` is obeyed all the same.
 pub fn plan(observed: &PipelineObserved) -> Plan {
-    let _ = observed;
-    Plan::default()
+    let mut problems = Problems::default();
+    let (valid, steps) = validate::pipeline(observed, &mut problems);
+    let mut plan = Plan { wiring: Wiring { endpoint: None, steps }, ..Plan::default() };
+    let chosen = valid.as_ref().and_then(|valid| choose(observed, valid, &mut problems).map(|chosen| (valid, chosen)));
+    match chosen {
+        Some((valid, chosen)) => wanted(observed, valid, chosen, &mut plan),
+        None => refused(observed, &mut plan),
+    }
+    plan.problems = problems.into_vec();
+    plan
+}
+
+fn choose(observed: &PipelineObserved, valid: &ValidPipeline, problems: &mut Problems) -> Option<Chosen> {
+    let runtime = observed.object.spec.runtime.as_ref();
+    let pod_template = runtime.and_then(|runtime| runtime.container.pod_template.as_ref());
+    let hash = inputs::of_pipeline(valid, pod_template);
+    revision::choose(&valid.owner, hash.clone(), &observed.children, || {
+        render::pipeline(valid, &hash, &observed.settings, problems)
+    })
+}
+
+fn wanted(observed: &PipelineObserved, valid: &ValidPipeline, chosen: Chosen, plan: &mut Plan) {
+    let (object, children, owner) = (observed.object.as_ref(), &observed.children, &valid.owner);
+    let published = object.status.as_ref().and_then(|status| status.revision.as_ref());
+    let previous = revision::previous(&chosen.hash, published, children);
+    plan.revision = Some(revision::told(&chosen, previous.clone()));
+    plan.present.extend(chosen.children.iter().cloned());
+    match valid.flavor {
+        Flavor::Runner => plan.present.push(build::pipeline_service(owner)),
+        Flavor::Cdp => plan.absent.extend(held::existing(children, ChildKind::Service, names::pipeline(&owner.name))),
+    }
+    match valid.mode {
+        Mode::Streaming => streaming(object, owner, &chosen, children, plan),
+        Mode::Batch => batch(object, owner, &chosen, children, plan),
+    }
+    let keep: Vec<_> = std::iter::once(chosen.hash.as_str()).chain(previous.as_deref()).collect();
+    plan.absent.extend(revision::prunable(children, &keep));
+    plan.absent.sort();
+    plan.absent.dedup();
+}
+
+fn streaming(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Children, plan: &mut Plan) {
+    let jobs = children.jobs.iter().filter_map(|job| job.metadata.name.clone());
+    plan.absent.extend(jobs.map(|name| ChildRef { kind: ChildKind::Job, name }));
+    let name = names::pipeline(&owner.name);
+    let exists = held::existing(children, ChildKind::Deployment, name).is_some();
+    let run_goes_on = children.jobs.iter().any(|job| !revision::finished(job))
+        || children.pods.iter().any(|pod| is_of_job(pod) && !revision::ended(pod));
+    if exists || !run_goes_on {
+        let replicas = if suspended(object) { 0 } else { 1 };
+        let deployment = deployment(object, owner, replicas, &chosen.content.template);
+        plan.present.push(build::deployment(owner, deployment));
+    }
+}
+
+fn batch(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Children, plan: &mut Plan) {
+    let deployment = held::existing(children, ChildKind::Deployment, names::pipeline(&owner.name));
+    let name = names::revision(&owner.name, &chosen.hash);
+    let exists = held::existing(children, ChildKind::Job, name.clone()).is_some();
+    // A finished run stays, as long as its revision does: it is the record that it need not run again.
+    let others = children.jobs.iter().filter(|job| job.metadata.name.as_ref() != Some(&name));
+    let unfinished = others.filter(|job| !revision::finished(job)).filter_map(|job| job.metadata.name.clone());
+    let unfinished: Vec<_> = unfinished.map(|name| ChildRef { kind: ChildKind::Job, name }).collect();
+    let other_pods = children.pods.iter().any(|pod| {
+        !revision::ended(pod) && revision::label(&pod.metadata) != Some(chosen.hash.as_str())
+    });
+    let occupied = deployment.is_some() || !unfinished.is_empty() || other_pods;
+    plan.absent.extend(deployment);
+    plan.absent.extend(unfinished);
+    if exists || !occupied {
+        plan.present.push(build::job(owner, Job {
+            hash: &chosen.hash,
+            batch: object.spec.batch.as_ref(),
+            suspend: suspended(object),
+            template: &chosen.content.template,
+            frozen: chosen.content.job.as_ref(),
+        }));
+    }
+}
+
+fn refused(observed: &PipelineObserved, plan: &mut Plan) {
+    let (object, children) = (observed.object.as_ref(), &observed.children);
+    if !suspended(object) {
+        return;
+    }
+    let owner = validate::owner(OwnerKind::Pipeline, &object.metadata, &mut Problems::default());
+    if let Some(content) = held::running(&owner, &names::pipeline(&owner.name), children) {
+        let deployment = deployment(object, &owner, 0, &content.template);
+        plan.present.push(build::deployment(&owner, deployment));
+    }
+    for job in children.jobs.iter().filter(|job| !revision::finished(job)) {
+        let hash = revision::label(&job.metadata);
+        if let Some((hash, content)) = hash.and_then(|hash| Some((hash, revision::content(&owner, hash, children)?))) {
+            plan.present.push(build::job(&owner, Job {
+                hash,
+                batch: object.spec.batch.as_ref(),
+                suspend: true,
+                template: &content.template,
+                frozen: content.job.as_ref(),
+            }));
+        }
+    }
+}
+
+fn deployment<'a>(
+    object: &Pipeline,
+    owner: &Owner,
+    replicas: i32,
+    template: &'a serde_json::Value,
+) -> Deployment<'a> {
+    Deployment {
+        name: names::pipeline(&owner.name),
+        replicas,
+        replacement: Replacement::of(object.spec.strategy.as_ref()),
+        min_ready_seconds: 0,
+        template,
+    }
+}
+
+fn suspended(object: &Pipeline) -> bool {
+    object.spec.suspend == Some(true)
+}
+
+fn is_of_job(pod: &Pod) -> bool {
+    pod.metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Job")
 }

@@ -1,9 +1,105 @@
-//! The plan of an ExternalProcessor.
+//! The plan of an ExternalProcessor: its Services, its budget, and the Deployment of the revision that is wanted.
 
-use crate::{Plan, ProcessorObserved};
+use flowctl_api::ExternalProcessor;
 
-/// What must exist, and what must not, for an ExternalProcessor.
+use crate::body::{Owner, OwnerKind};
+use crate::build::{self, Deployment, Replacement};
+use crate::revision::{self, Chosen};
+use crate::validate::{self, Problems, ValidProcessor, ValidWorkload};
+use crate::{ChildKind, Plan, ProcessorObserved, Wiring, endpoint, held, inputs, names, render};
+
+/// Seconds for which a pod must be ready to count: components report ready just before they open their gRPC port.
+const MIN_READY_SECONDS: i32 = 5;
+
+/// What must exist, and what must not, for an ExternalProcessor. When it is refused, its Services stay and the rest is
+/// held; `suspend` is obeyed all the same.
 pub fn plan(observed: &ProcessorObserved) -> Plan {
-    let _ = observed;
-    Plan::default()
+    let object = observed.object.as_ref();
+    let mut problems = Problems::default();
+    let mut plan = Plan {
+        wiring: Wiring {
+            endpoint: endpoint::of(object, &observed.settings).map(|endpoint| endpoint.address),
+            steps: Vec::new(),
+        },
+        ..Plan::default()
+    };
+    match validate::processor(observed, &mut problems) {
+        Some(ValidProcessor { workload: None, .. }) => plan.absent = held::all(&observed.children),
+        Some(ValidProcessor { owner, workload: Some(workload) }) => {
+            match choose(observed, &owner, &workload, &mut problems) {
+                Some(chosen) => here(observed, &owner, chosen, &mut plan),
+                None => refused(observed, &mut plan),
+            }
+        }
+        None => refused(observed, &mut plan),
+    }
+    plan.problems = problems.into_vec();
+    plan
+}
+
+fn choose(
+    observed: &ProcessorObserved,
+    owner: &Owner,
+    workload: &ValidWorkload,
+    problems: &mut Problems,
+) -> Option<Chosen> {
+    let spec = observed.object.spec.workload.as_ref();
+    let pod_template = spec.and_then(|workload| workload.container.pod_template.as_ref());
+    let hash = inputs::of_workload(workload, pod_template);
+    revision::choose(owner, hash.clone(), &observed.children, || {
+        render::processor(owner, workload, &hash, &observed.settings, problems)
+    })
+}
+
+fn here(observed: &ProcessorObserved, owner: &Owner, chosen: Chosen, plan: &mut Plan) {
+    let object = observed.object.as_ref();
+    let published = object.status.as_ref().and_then(|status| status.revision.as_ref());
+    let previous = revision::previous(&chosen.hash, published, &observed.children);
+    plan.revision = Some(revision::told(&chosen, previous.clone()));
+    plan.present.extend(chosen.children);
+    services(object, owner, plan);
+    if replicas(object) > 1 {
+        plan.present.push(build::budget(owner));
+    } else {
+        plan.absent.extend(held::existing(&observed.children, ChildKind::PodDisruptionBudget, names::processor(&owner.name)));
+    }
+    plan.present.push(build::deployment(owner, deployment(owner, replicas(object), &chosen.content.template)));
+    let keep: Vec<_> = std::iter::once(chosen.hash.as_str()).chain(previous.as_deref()).collect();
+    plan.absent.extend(revision::prunable(&observed.children, &keep));
+}
+
+fn refused(observed: &ProcessorObserved, plan: &mut Plan) {
+    let object = observed.object.as_ref();
+    let owner = validate::owner(OwnerKind::ExternalProcessor, &object.metadata, &mut Problems::default());
+    services(object, &owner, plan);
+    if object.spec.suspend == Some(true) {
+        let name = names::processor(&owner.name);
+        if let Some(content) = held::running(&owner, &name, &observed.children) {
+            plan.present.push(build::deployment(&owner, deployment(&owner, 0, &content.template)));
+        }
+    }
+}
+
+fn deployment<'a>(owner: &Owner, replicas: i32, template: &'a serde_json::Value) -> Deployment<'a> {
+    Deployment {
+        name: names::processor(&owner.name),
+        replicas,
+        replacement: Replacement::surge(),
+        min_ready_seconds: MIN_READY_SECONDS,
+        template,
+    }
+}
+
+fn services(object: &ExternalProcessor, owner: &Owner, plan: &mut Plan) {
+    if let Some(ports) = validate::ports(object) {
+        plan.present.extend(build::processor_services(owner, &ports));
+    }
+}
+
+/// Pods that are wanted now.
+fn replicas(object: &ExternalProcessor) -> i32 {
+    match (&object.spec.workload, object.spec.suspend) {
+        (Some(workload), None | Some(false)) => workload.replicas,
+        (Some(_), Some(true)) | (None, _) => 0,
+    }
 }

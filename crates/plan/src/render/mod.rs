@@ -1,0 +1,52 @@
+//! Renders a new revision with today's defaults: the pod template, and the files beside it. It is asked only for revisions
+//! that are not stored, so what it says reaches new revisions only; and so do its objections: a spec that was accepted
+//! once is not refused by a later operator.
+
+mod pipeline;
+mod processor;
+
+use std::collections::BTreeMap;
+
+use flowctl_api::ControlPlane;
+use k8s_openapi::api::core::v1::EnvVar;
+
+use crate::env::entry;
+use crate::pod::{self, ConfigDir};
+
+pub(crate) use pipeline::pipeline;
+pub(crate) use processor::processor;
+
+/// The control plane that pods report to: the spec's, or else the operator's without its Secret, which lies in the
+/// operator's namespace.
+fn reports_to(named: Option<&ControlPlane>, default: Option<&ControlPlane>) -> Option<ControlPlane> {
+    let without_secret = |own: &ControlPlane| {
+        let mut own = own.clone();
+        if let Some(tls) = &mut own.tls {
+            tls.secret_name = None;
+        }
+        own
+    };
+    named.cloned().or_else(|| default.map(without_secret))
+}
+
+/// What pods need for TLS towards the control plane: files, mounts and variables.
+fn control_plane_tls(
+    control_plane: Option<&ControlPlane>,
+    files: &mut BTreeMap<String, String>,
+    config: &mut ConfigDir,
+) -> Vec<EnvVar> {
+    let Some(tls) = control_plane.and_then(|control_plane| control_plane.tls.as_ref()) else { return Vec::new() };
+    let mut variables = Vec::new();
+    if let Some(secret) = &tls.secret_name {
+        config.secret(secret, pod::CONTROL_PLANE_TLS, &["tls.crt", "tls.key"]);
+        let folder = format!("{}/{}", pod::CONFIG_DIR, pod::CONTROL_PLANE_TLS);
+        variables.push(entry("FLOWCTL_CONTROL_PLANE_TLS_CERT", format!("{folder}/tls.crt")));
+        variables.push(entry("FLOWCTL_CONTROL_PLANE_TLS_KEY", format!("{folder}/tls.key")));
+    }
+    if let Some(bundle) = &tls.ca_bundle {
+        files.insert(pod::CONTROL_PLANE_CA.to_owned(), bundle.clone());
+        let path = format!("{}/{}", pod::CONFIG_DIR, pod::CONTROL_PLANE_CA);
+        variables.push(entry("FLOWCTL_CONTROL_PLANE_TLS_CA", path));
+    }
+    variables
+}
