@@ -11,13 +11,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a client asks. Every request has exactly one [`Answer`]; the end of the stream means [`Request::Stop`],
-/// unless [`Request::Detach`] came before.
+/// What a client asks. Before the first request there is one [`Answer`]: whether this supervisor has the place to
+/// itself. Then every request has exactly one; the end of the stream means [`Request::Stop`], unless
+/// [`Request::Detach`] came before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Request {
-    /// Hold an exclusive lock on this file for as long as the supervisor lives.
-    Lock(PathBuf),
     /// Run a process until everything is unwound.
     Start(Program),
     /// Do this while unwinding, before everything that was started or registered earlier.
@@ -80,7 +79,7 @@ pub enum Undo {
     RemoveDirectory(PathBuf),
 }
 
-/// The answer to one request.
+/// The answer to one request, and the greeting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
@@ -88,7 +87,7 @@ pub enum Answer {
     Done,
     /// Done; the process runs under this id.
     Started(i32),
-    /// Somebody else holds the lock.
+    /// Somebody else holds the lock. Only as a greeting; the stream ends with it.
     Busy,
     /// Not done, and why.
     Failed(String),

@@ -1,42 +1,34 @@
 //! The supervisor of one local cluster: reads requests from standard input, runs processes, and unwinds everything
 //! when the stream ends or a signal comes. Two ways to call it:
 //!
-//! - `flowctl-supervisor run JOURNAL` serves requests;
-//! - `flowctl-supervisor resume JOURNAL` unwinds what a killed supervisor left.
+//! - `flowctl-supervisor run DIRECTORY [LOCK]` serves requests, with its journal and the logs in that directory;
+//! - `flowctl-supervisor resume DIRECTORY [LOCK]` only unwinds what a killed supervisor left there.
+//!
+//! With a lock file, only one of them at a time touches the directory.
 
+mod place;
 mod serve;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use flowctl_supervisor::journal::Journal;
-use flowctl_supervisor::unwind::unwind;
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match arguments
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
-        ["run", journal] => serve::serve(Path::new(journal)),
-        ["resume", journal] => {
-            Journal::open(Path::new(journal)).map(|mut journal| unwind(&mut journal))
-        }
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["run", directory] => serve::serve(Path::new(directory), None),
+        ["run", directory, lock] => serve::serve(Path::new(directory), Some(Path::new(lock))),
+        ["resume", directory] => place::clear(Path::new(directory), None),
+        ["resume", directory, lock] => place::clear(Path::new(directory), Some(Path::new(lock))),
         _ => {
-            eprintln!("usage: flowctl-supervisor run|resume JOURNAL");
+            eprintln!("usage: flowctl-supervisor run|resume DIRECTORY [LOCK]");
             return ExitCode::from(2);
         }
     };
     match outcome {
-        Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
-        Ok(failures) => {
-            failures.iter().for_each(|failure| eprintln!("{failure}"));
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("supervisor: {error}");
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
             ExitCode::FAILURE
         }
     }

@@ -104,10 +104,8 @@ pub fn with_argument(argument: &str) -> Vec<Identity> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid != own)
         .filter(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                line.split(|byte| *byte == 0)
-                    .any(|part| part == argument.as_bytes())
-            })
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes()))
         })
         .filter_map(Identity::of)
         .collect()

@@ -1,6 +1,6 @@
 //! The loop of a running supervisor: requests, signals, ended processes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,6 +13,8 @@ use flowctl_supervisor::unwind::unwind;
 use flowctl_supervisor::{Answer, Program, Report, Request};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use crate::place::Place;
 
 /// Debian's util-linux; with it, processes die with a supervisor that is killed.
 const SETPRIV: &str = "/usr/bin/setpriv";
@@ -33,19 +35,26 @@ enum Event {
 /// Serves until it is told to stop, then unwinds.
 ///
 /// # Errors
-/// When the journal cannot be opened; nothing was started then.
-pub(crate) fn serve(path: &Path) -> io::Result<Vec<String>> {
+/// When the place cannot be used, or not everything could be undone.
+pub(crate) fn serve(directory: &Path, lock: Option<&Path>) -> Result<(), String> {
     // A session of its own: Ctrl-C in the terminal reaches the client, whose end of the pipe then tells us.
     // It fails for a process group leader, which has left the terminal's group already.
     let _ = nix::unistd::setsid();
-    let mut journal = Journal::open(path)?;
-    if let Some(own) = Identity::own() {
-        journal.push(Entry::Supervisor(own))?;
-    }
+    let (place, mut journal) = match begin(directory, lock) {
+        Ok(Some(begun)) => begun,
+        Ok(None) => {
+            report(&Report::Answer(Answer::Busy));
+            return Ok(());
+        }
+        Err(failure) => {
+            report(&Report::Answer(Answer::Failed(failure.clone())));
+            return Err(failure);
+        }
+    };
     let (sender, events) = mpsc::channel();
-    read_signals(sender.clone())?;
+    read_signals(sender.clone()).map_err(|error| format!("cannot take signals: {error}"))?;
+    report(&Report::Answer(Answer::Done));
     read_requests(sender.clone());
-    let mut locks = Vec::new();
     let mut detached = false;
     for event in events {
         let answer = match event {
@@ -56,7 +65,6 @@ pub(crate) fn serve(path: &Path) -> io::Result<Vec<String>> {
                 continue;
             }
             Event::Malformed(line) => Answer::Failed(format!("not a request: {line}")),
-            Event::Request(Request::Lock(file)) => lock(&file, &mut locks),
             // Here and not on another thread: the kernel's "parent" that SETPRIV watches is a thread.
             Event::Request(Request::Start(program)) => start(program, &mut journal, &sender),
             Event::Request(Request::Undo(step)) => done(journal.push(Entry::Undo(step))),
@@ -69,8 +77,25 @@ pub(crate) fn serve(path: &Path) -> io::Result<Vec<String>> {
     }
     let failures = unwind(&mut journal);
     report(&Report::Answer(Answer::Stopped(failures.clone())));
-    drop(locks);
-    Ok(failures)
+    drop(place);
+    if failures.is_empty() {
+        return Ok(());
+    }
+    // Nobody may be listening any more; who looks for the reason looks among the logs.
+    let _ = fs::write(directory.join("logs/supervisor.log"), failures.join("\n"));
+    Err(failures.join("; "))
+}
+
+fn begin(directory: &Path, lock: Option<&Path>) -> Result<Option<(Place, Journal)>, String> {
+    let Some(place) = Place::take(directory, lock)? else {
+        return Ok(None);
+    };
+    let mut journal = place.open()?;
+    let own = Identity::own().ok_or("cannot read /proc: a supervisor needs it")?;
+    journal
+        .push(Entry::Supervisor(own))
+        .map_err(|error| format!("cannot write the journal: {error}"))?;
+    Ok(Some((place, journal)))
 }
 
 /// SIGHUP is taken and ignored: a closed terminal is no reason to stop.
@@ -101,28 +126,6 @@ fn read_requests(events: mpsc::Sender<Event>) {
         }
         let _ = events.send(Event::EndOfStream);
     });
-}
-
-fn lock(path: &Path, held: &mut Vec<File>) -> Answer {
-    let file = match OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-    {
-        Ok(file) => file,
-        Err(error) => return Answer::Failed(format!("cannot open {}: {error}", path.display())),
-    };
-    match file.try_lock() {
-        Ok(()) => {
-            held.push(file);
-            Answer::Done
-        }
-        Err(std::fs::TryLockError::WouldBlock) => Answer::Busy,
-        Err(std::fs::TryLockError::Error(error)) => {
-            Answer::Failed(format!("cannot lock {}: {error}", path.display()))
-        }
-    }
 }
 
 fn start(program: Program, journal: &mut Journal, events: &mpsc::Sender<Event>) -> Answer {
@@ -156,28 +159,18 @@ fn start(program: Program, journal: &mut Journal, events: &mpsc::Sender<Event>) 
 }
 
 fn spawn(program: &Program) -> io::Result<(Child, Identity)> {
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&program.log)?;
+    let log = OpenOptions::new().create(true).append(true).open(&program.log)?;
     // Without its journal entry nothing may run on, so the kernel is asked to end it with us.
     let mut command = if Path::new(SETPRIV).exists() {
         let mut command = Command::new(SETPRIV);
-        command
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(&program.executable);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&program.executable);
         command
     } else {
         Command::new(&program.executable)
     };
     command
         .args(&program.arguments)
-        .envs(
-            program
-                .environment
-                .iter()
-                .map(|(name, value)| (name, value)),
-        )
+        .envs(program.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

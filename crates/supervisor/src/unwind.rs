@@ -77,9 +77,7 @@ fn perform(step: &Undo) -> Result<(), String> {
         Undo::Unmount(directory) => unmount_below(directory),
         Undo::Restore { path, content } => explain("write", path, fs::write(path, content)),
         Undo::RemoveEmpty { path, top } => remove_empty(path, top),
-        Undo::RemoveDirectory(path) => {
-            explain("remove", path, absent_is_fine(fs::remove_dir_all(path)))
-        }
+        Undo::RemoveDirectory(path) => explain("remove", path, absent_is_fine(fs::remove_dir_all(path))),
     }
 }
 
@@ -97,11 +95,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!(
-        "`{command}` failed ({}): {}",
-        output.status,
-        said.trim()
-    ))
+    Err(format!("`{command}` failed ({}): {}", output.status, said.trim()))
 }
 
 /// Kills what is in the cgroup and below it, then removes it from the leaves up.
@@ -153,8 +147,7 @@ fn remove_sockets(directory: &Path) -> Result<(), String> {
             && let Ok(address) = fs::read_to_string(&path)
         {
             let socket = PathBuf::from(address.trim().trim_start_matches("unix://"));
-            if fs::symlink_metadata(&socket).is_ok_and(|metadata| metadata.file_type().is_socket())
-            {
+            if fs::symlink_metadata(&socket).is_ok_and(|metadata| metadata.file_type().is_socket()) {
                 explain("remove", &socket, absent_is_fine(fs::remove_file(&socket)))?;
             }
         }
@@ -172,10 +165,7 @@ fn unmount_below(directory: &Path) -> Result<(), String> {
     if left == 0 {
         Ok(())
     } else {
-        Err(format!(
-            "{left} mounts are left below {}",
-            directory.display()
-        ))
+        Err(format!("{left} mounts are left below {}", directory.display()))
     }
 }
 
@@ -192,23 +182,13 @@ pub fn mounts_below(directory: &Path) -> Vec<PathBuf> {
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
 fn unescape(text: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .into_iter()
-    .fold(text.to_owned(), |text, (code, character)| {
-        text.replace(code, character)
-    })
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .into_iter()
+        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
 }
 
 fn remove_empty(path: &Path, top: &Path) -> Result<(), String> {
-    for directory in path
-        .ancestors()
-        .take_while(|directory| directory.starts_with(top))
-    {
+    for directory in path.ancestors().take_while(|directory| directory.starts_with(top)) {
         match absent_is_fine(fs::remove_dir(directory)) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
             outcome => explain("remove", directory, outcome)?,

@@ -33,20 +33,22 @@ pub(crate) struct Supervisor {
 // === impl Supervisor ===
 
 impl Supervisor {
-    /// Starts a supervisor whose journal and logs are in this directory.
+    /// Starts a supervisor whose journal and logs are in this directory. It clears what a killed one left there.
     pub(crate) fn start(directory: &Path) -> Result<Self> {
-        let logs = directory.join("logs");
-        fs::create_dir_all(&logs).map_err(Error::file("create", &logs))?;
-        let complaints = logs.join("supervisor.log");
-        let complaints = File::create(&complaints).map_err(Error::file("create", &complaints))?;
+        Self::start_with_lock(directory, None)?.ok_or_else(|| Error::impossible("the supervisor waits for no lock"))
+    }
+
+    /// Likewise, if nobody else holds the lock; the supervisor holds it then for as long as it lives.
+    pub(crate) fn start_with_lock(directory: &Path, lock: Option<&Path>) -> Result<Option<Self>> {
         let executable = executable()?;
         let mut child = Command::new(&executable)
             .arg("run")
-            .arg(directory.join(journal::FILE_NAME))
+            .arg(directory)
+            .args(lock)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(complaints)
+            .stderr(Stdio::null())
             .spawn()
             .map_err(Error::file("start", &executable))?;
         let requests = child.stdin.take();
@@ -64,14 +66,24 @@ impl Supervisor {
                 }
             });
         }
-        Ok(Self {
+        let logs = directory.join("logs");
+        let mut supervisor = Self {
             child,
             requests,
             answers: Mutex::new(answers),
             exits,
             logs,
             detached: false,
-        })
+        };
+        // It may have to clear the place first.
+        let refused = match supervisor.answer(UNWINDING)? {
+            Answer::Failed(why) => Err(Error::impossible(why)),
+            Answer::Busy => Ok(None),
+            Answer::Done | Answer::Started(_) | Answer::Stopped(_) => return Ok(Some(supervisor)),
+        };
+        supervisor.requests = None;
+        let _ = supervisor.child.wait();
+        refused
     }
 
     /// Where the logs of its processes are.
@@ -92,11 +104,6 @@ impl Supervisor {
     /// Starts a process.
     pub(crate) fn run(&mut self, program: Program) -> Result<()> {
         self.ask(&Request::Start(program)).map(|_| ())
-    }
-
-    /// Takes an exclusive lock for the supervisor's life. Returns whether it has it.
-    pub(crate) fn try_lock(&mut self, path: &Path) -> Result<bool> {
-        Ok(self.ask(&Request::Lock(path.to_owned()))? != Answer::Busy)
     }
 
     /// Lets it run on when this process ends.
@@ -154,8 +161,10 @@ impl Supervisor {
 
     fn answer(&self, limit: Duration) -> Result<Answer> {
         locked(&self.answers).recv_timeout(limit).map_err(|_| {
-            let said = last_lines(&self.logs.join("supervisor.log"), 5);
-            Error::impossible(format!("the supervisor of the cluster does not answer {said}"))
+            Error::impossible(format!(
+                "the supervisor of the cluster in {} does not answer",
+                self.logs.display()
+            ))
         })
     }
 }
@@ -170,26 +179,24 @@ impl Drop for Supervisor {
 }
 
 /// Unwinds what a killed supervisor left in this directory. Nothing happens while its supervisor lives.
-pub(crate) fn resume(directory: &Path) -> Result<()> {
-    let journal = directory.join(journal::FILE_NAME);
-    if !journal.exists() || journal::living_supervisor(&journal).is_some() {
+pub(crate) fn resume(directory: &Path, lock: Option<&Path>) -> Result<()> {
+    if !directory.join(journal::FILE_NAME).exists() {
         return Ok(());
     }
     let executable = executable()?;
     let output = Command::new(&executable)
         .arg("resume")
-        .arg(&journal)
+        .arg(directory)
+        .args(lock)
         .current_dir("/")
         .output();
     let output = output.map_err(Error::file("start", &executable))?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Err(Error::impossible(format!(
-        "an earlier cluster in {} cannot be cleaned up: {said}",
-        directory.display()
-    )))
+    Err(Error::impossible(
+        String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
+    ))
 }
 
 /// The last lines of a file, for a message.

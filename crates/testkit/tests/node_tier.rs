@@ -1,14 +1,19 @@
 //! The node tier as its users need it: pods run and find each other, pod security holds, nothing is left behind.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use flowctl_testkit::cluster::{Cluster, Loaded, NODE_NAME, Options};
 use flowctl_testkit::image::Image;
 use flowctl_testkit::{Error, Result, Tier, tier, wait};
+use tokio::sync::Mutex;
 
 const LIMIT: Duration = Duration::from_secs(60);
+const HOLD: &str = "FLOWCTL_TEST_HOLD";
+
+/// These tests look at the whole machine, so they take turns.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Serves one line on port 8080, or connects to HOST PORT and repeats what it reads.
 const PROGRAM: &str = r#"
@@ -171,6 +176,7 @@ async fn pods_run_find_each_other_read_local_data_and_leave_nothing() -> Result<
     let Some(_) = tier::require(Tier::Node) else {
         return Ok(());
     };
+    let _turn = TURN.lock().await;
     let before = traces();
     let settings = || {
         ["net/ipv4/ip_forward", "kernel/panic", "vm/overcommit_memory"]
@@ -248,5 +254,75 @@ async fn pods_run_find_each_other_read_local_data_and_leave_nothing() -> Result<
     cluster.stop().await?;
     assert_eq!(traces(), before, "the cluster leaves the machine as it was");
     assert_eq!(settings(), settings_before);
+    Ok(())
+}
+
+/// Not a test of its own: the process that the next tests kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn holder() -> Result<()> {
+    let Some(file) = std::env::var_os(HOLD) else {
+        return Ok(());
+    };
+    let cluster = Cluster::start(Tier::Node, Options::default()).await?;
+    std::fs::write(file, cluster.directory().display().to_string()).map_err(Error::io("write"))?;
+    std::future::pending().await
+}
+
+/// Starts another process that has a cluster.
+async fn hold(scratch: &Path) -> Result<Child> {
+    let file = scratch.join("directory");
+    let holder = Command::new(std::env::current_exe().map_err(Error::io("find myself"))?)
+        .args(["--exact", "holder"])
+        .env(HOLD, &file)
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(Error::io("start myself"))?;
+    wait::until(
+        "the other process has a cluster",
+        Duration::from_secs(120),
+        async || Ok(file.exists().then_some(())),
+    )
+    .await?;
+    Ok(holder)
+}
+
+fn kill(mut process: Child) -> Result<()> {
+    process.kill().map_err(Error::io("kill it"))?;
+    process.wait().map(drop).map_err(Error::io("reap it"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_that_is_killed_leaves_nothing() -> Result<()> {
+    let Some(_) = tier::require(Tier::Node) else {
+        return Ok(());
+    };
+    let _turn = TURN.lock().await;
+    let scratch = tempfile::tempdir().map_err(Error::io("make a directory"))?;
+    let before = traces();
+    kill(hold(scratch.path()).await?)?;
+    wait::until_explained("nothing is left of it", LIMIT, async || {
+        let left = traces();
+        Ok(if left == before { Ok(()) } else { Err(left.join("\n")) })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_supervisor_leaves_is_removed_by_the_next_command() -> Result<()> {
+    let Some(_) = tier::require(Tier::Node) else {
+        return Ok(());
+    };
+    let _turn = TURN.lock().await;
+    let scratch = tempfile::tempdir().map_err(Error::io("make a directory"))?;
+    let before = traces();
+    let holder = hold(scratch.path()).await?;
+    let journal = Path::new("/var/lib/flowctl-local").join(flowctl_supervisor::journal::FILE_NAME);
+    let supervisor = flowctl_supervisor::journal::living_supervisor(&journal).expect("it lives");
+    assert!(supervisor.kill());
+    kill(holder)?;
+    assert_ne!(traces(), before, "nobody was there to clean up");
+    assert!(Cluster::down().await?);
+    assert_eq!(traces(), before);
+    assert!(!Cluster::down().await?, "there is nothing left to stop");
     Ok(())
 }

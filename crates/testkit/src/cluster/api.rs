@@ -77,6 +77,6 @@ fn sweep() {
             && path.is_dir()
     };
     for directory in entries.map(|entry| entry.path()).filter(|path| ours(path)) {
-        let _ = supervisor::resume(&directory);
+        let _ = supervisor::resume(&directory, None);
     }
 }

@@ -113,17 +113,8 @@ async fn take_turn(directory: &Path) -> Result<Supervisor> {
                  `cargo xtask cluster down` ends it"
             )));
         }
-        let waiting_room = tempfile::tempdir().map_err(Error::io("make a directory"))?;
-        let mut contender = Supervisor::start(waiting_room.path())?;
-        if contender.try_lock(&lock)? {
-            // Nobody else can be starting now, so what is there was left behind.
-            supervisor::resume(directory)?;
-            std::fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
-            let mut supervisor = Supervisor::start(directory)?;
-            contender.stop()?;
-            if supervisor.try_lock(&lock)? {
-                return Ok(supervisor);
-            }
+        if let Some(supervisor) = Supervisor::start_with_lock(directory, Some(&lock))? {
+            return Ok(supervisor);
         }
         if begun.elapsed() > TURN {
             let what = "another process gives up its local cluster".to_owned();
@@ -206,7 +197,11 @@ pub(super) fn down() -> Result<bool> {
         supervisor.terminate();
         supervisor.is_gone_within(Duration::from_secs(180));
     }
-    supervisor::resume(directory)?;
+    supervisor::resume(directory, Some(&lock_file()?))?;
+    if flowctl_supervisor::journal::living_supervisor(&journal).is_some() {
+        // Somebody who waited for the place has it now: that is another cluster.
+        return Ok(true);
+    }
     let device = Path::new("/sys/class/net").join(BRIDGE);
     if let Some(left) = [directory, &device].into_iter().find(|path| path.exists()) {
         return Err(Error::impossible(format!(
