@@ -50,7 +50,10 @@ fn tidy_schema(schema: &mut Value, prose: Prose) {
     if prose == Prose::Theirs {
         object.shift_remove("description");
     }
-    let unknown = object.get("format").and_then(Value::as_str).is_some_and(|format| !FORMATS.contains(&format));
+    let unknown = object
+        .get("format")
+        .and_then(Value::as_str)
+        .is_some_and(|format| !FORMATS.contains(&format));
     if unknown {
         object.shift_remove("format");
     }

@@ -11,6 +11,8 @@ pub mod labels;
 pub mod pipeline;
 mod schema;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 pub use common::*;
 pub use condition::{ConditionType, Reason};
