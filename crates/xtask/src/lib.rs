@@ -1,7 +1,9 @@
 //! `cargo xtask <verb>`: regenerates everything that is generated, runs the demo, the tests and a local Kubernetes.
 //! One module a verb; the same code that generates a file checks it for drift.
 
+pub mod chart;
 pub mod cluster;
+pub mod crds;
 pub mod demo;
 pub mod generate;
 pub mod image;
