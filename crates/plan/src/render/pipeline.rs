@@ -56,7 +56,6 @@ pub(crate) fn pipeline(
 
     let environment = env::merge(injected, &valid.container.env);
     let taken_by_user = environment.taken_by_user.clone();
-    let own_image = valid.container.image.is_none();
     let parts = Parts {
         owner: &valid.owner,
         hash,
@@ -70,7 +69,7 @@ pub(crate) fn pipeline(
             Flavor::Runner => RootFilesystem::ReadOnly,
             Flavor::Cdp => RootFilesystem::Writable,
         },
-        image_pull_policy: settings.image_pull_policy.as_deref().filter(|_| own_image),
+        image_pull_policy: settings.image_pull_policy.as_deref(),
         mounts,
         environment,
     };

@@ -65,7 +65,7 @@ pub(crate) fn processor(
         restart_policy: "Always",
         grace_seconds: GRACE_SECONDS,
         root: RootFilesystem::Writable,
-        image_pull_policy: None,
+        image_pull_policy: settings.image_pull_policy.as_deref(),
         mounts,
         environment,
     };

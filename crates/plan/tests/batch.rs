@@ -1,0 +1,125 @@
+//! Batch pipelines: each run happens once, and never two at a time.
+
+mod support;
+
+use flowctl_api::Pipeline;
+use flowctl_plan::{ChildKind, Plan};
+use support::{World, fpl, has, hash, only};
+
+fn run(end: u32) -> Pipeline {
+    fpl("run", &format!("
+mode: Batch
+source: {{type: BufferedStorageSourceAdapter, config: {{storage_type: FS, path: /ledgers, end_ledger: {end}}}}}
+consumers: [{{type: StdoutConsumer}}]
+"))
+}
+
+fn streaming() -> Pipeline {
+    let mut object = run(9);
+    object.spec.mode = None;
+    object
+}
+
+fn absent(plan: &Plan) -> Vec<String> {
+    plan.absent.iter().map(ToString::to_string).collect()
+}
+
+/// Two runs would write the same events twice.
+#[test]
+fn a_changed_run_waits_for_the_old_one_to_be_gone() {
+    let mut world = World::usual();
+    let first = world.pass(&run(9));
+    world.add_pod(hash(&first), "Job", "Running");
+    let second = world.pass(&run(10));
+    assert_eq!(absent(&second), [format!("Job run-{}", hash(&first))]);
+    assert!(!has(&second, ChildKind::Job));
+    // The Job is gone, its pod is still ending.
+    assert!(!has(&world.pass(&run(10)), ChildKind::Job));
+    world.children.pods.clear();
+    let third = world.pass(&run(10));
+    assert_eq!(only(&third, ChildKind::Job)["metadata"]["name"], format!("run-{}", hash(&third)));
+}
+
+/// A run that is over would begin anew, and write everything twice.
+#[test]
+fn a_finished_run_is_never_run_again() {
+    let mut world = World::usual();
+    let first = world.pass(&run(9));
+    world.finish_jobs("Complete");
+    world.add_pod(hash(&first), "Job", "Succeeded");
+    let second = world.pass(&run(10));
+    assert!(has(&second, ChildKind::Job));
+    assert_eq!(absent(&second), Vec::<String>::new());
+    world.finish_jobs("Failed");
+    let back = world.pass(&run(9));
+    assert_eq!(hash(&back), hash(&first));
+    assert_eq!(only(&back, ChildKind::Job), only(&first, ChildKind::Job));
+    assert_eq!(world.children.jobs.len(), 2);
+}
+
+/// A pause would need a new run, or would not be possible at all.
+#[test]
+fn suspend_and_limits_change_the_running_job() {
+    let mut world = World::usual();
+    let first = world.pass(&run(9));
+    let mut changed = run(9);
+    changed.spec.suspend = Some(true);
+    changed.spec.batch = serde_json::from_value(serde_json::json!({"backoffLimit": 0, "activeDeadlineSeconds": 60})).unwrap();
+    let second = world.plan(&changed);
+    assert_eq!(hash(&second), hash(&first));
+    let (before, after) = (&only(&first, ChildKind::Job)["spec"], &only(&second, ChildKind::Job)["spec"]);
+    assert_eq!((&after["suspend"], &after["backoffLimit"], &after["activeDeadlineSeconds"]), (&true.into(), &0.into(), &60.into()));
+    for immutable in ["template", "podFailurePolicy", "podReplacementPolicy"] {
+        assert_eq!(before[immutable], after[immutable]);
+    }
+}
+
+/// A Deployment and a Job of one pipeline would process the same ledgers.
+#[test]
+fn a_change_of_mode_replaces_the_workload() {
+    let mut world = World::usual();
+    let first = world.pass(&streaming());
+    world.add_pod(hash(&first), "ReplicaSet", "Running");
+    let to_batch = world.pass(&run(9));
+    assert_eq!(absent(&to_batch), ["Deployment run-pipeline"]);
+    assert!(!has(&world.pass(&run(9)), ChildKind::Job), "a pod of the Deployment still runs");
+    world.children.pods.clear();
+    world.children.replica_sets.clear();
+    let batch = world.pass(&run(9));
+    assert!(has(&batch, ChildKind::Job));
+
+    world.add_pod(hash(&batch), "Job", "Running");
+    let back = world.pass(&streaming());
+    assert_eq!(absent(&back), [format!("Job run-{}", hash(&batch))]);
+    assert!(!has(&back, ChildKind::Deployment));
+    assert!(!has(&world.pass(&streaming()), ChildKind::Deployment), "a pod of the Job still runs");
+    world.children.pods.clear();
+    assert!(has(&world.pass(&streaming()), ChildKind::Deployment));
+}
+
+/// Finished Jobs would pile up for ever.
+#[test]
+fn a_finished_run_goes_with_its_revision() {
+    let mut world = World::usual();
+    for end in 0..8 {
+        world.pass(&run(end));
+        world.finish_jobs("Complete");
+    }
+    world.pass(&run(7));
+    assert_eq!(world.children.jobs.len(), 5);
+    assert_eq!(world.children.revisions.len(), 5);
+}
+
+/// A refused change could not be stopped.
+#[test]
+fn suspend_stops_the_running_job_of_a_refused_pipeline() {
+    let mut world = World::usual();
+    let first = world.pass(&run(9));
+    let mut refused = run(9);
+    refused.spec.consumers.clear();
+    refused.spec.suspend = Some(true);
+    let plan = world.plan(&refused);
+    let job = only(&plan, ChildKind::Job);
+    assert_eq!(job["spec"]["suspend"], true);
+    assert_eq!(job["metadata"]["name"], format!("run-{}", hash(&first)));
+}
