@@ -32,8 +32,7 @@ use crate::common::{Container, ControlPlane, Empty, Heartbeat, ProcessorRef, Pro
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.why", priority = 1),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 48")
-        .message("the name must be a DNS-1035 label of at most 48 characters (a-z, 0-9 and '-', a letter first): Services are named after it")
-        .field_path(".metadata.name"),
+        .message("the name must be a DNS-1035 label of at most 48 characters (a-z, 0-9 and '-', a letter first): Services are named after it"),
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
@@ -175,7 +174,7 @@ pub struct HttpProbe {
     pub port: i32,
 }
 
-/// How callers reach the pods.
+/// Which Service is wired. PerPod (default): the headless one, for every pod. ClusterIP: a connection stays with one pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Balancing {
     /// The headless Service is wired: a caller sees every pod.
@@ -194,7 +193,7 @@ pub struct ServiceOptions {
     pub balancing: Option<Balancing>,
 }
 
-/// Whether callers must show a certificate.
+/// Whether callers must show a certificate. None (default). Required: pipelines name one in `runtime.clientTls`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ClientAuth {
     /// They need none.

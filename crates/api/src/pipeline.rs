@@ -31,8 +31,7 @@ use crate::{
     printcolumn(name = "Why", type_ = "string", json_path = ".status.why", priority = 1),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.effective.image", priority = 1),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 48")
-        .message("the name must be a DNS-1035 label of at most 48 characters (a-z, 0-9 and '-', a letter first): Services are named after it")
-        .field_path(".metadata.name"),
+        .message("the name must be a DNS-1035 label of at most 48 characters (a-z, 0-9 and '-', a letter first): Services are named after it"),
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
@@ -78,7 +77,7 @@ pub struct PipelineSpec {
     pub restarted_at: Option<String>,
 }
 
-/// Whether the pipeline ends.
+/// Whether the pipeline ends. Streaming (default): it runs for ever. Batch: a finite range, then Complete or Failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Mode {
     /// Runs for ever, as a Deployment.
@@ -111,7 +110,7 @@ pub struct Step {
     pub config: Option<Object>,
 }
 
-/// Which program reads the pipeline file.
+/// Which program reads the pipeline file. Runner (default): this project's. Cdp: cdp-pipeline-workflow's Go binary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Flavor {
     /// The runner of this project.
@@ -160,7 +159,7 @@ pub struct Checkpoint {
     pub empty_dir: Option<Empty>,
 }
 
-/// How a Streaming pipeline is replaced.
+/// Which pod is first. Recreate (default): the old one ends first. RollingUpdate: ledgers may be processed twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StrategyType {
     /// The old pod ends before the new one starts.
