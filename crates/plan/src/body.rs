@@ -10,8 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::{Child, ChildKind, ChildRef, digest};
 
 /// Keys whose empty map means something: a choice without options, or a selector of everything.
-const MEANINGFUL_WHEN_EMPTY: [&str; 4] =
-    ["emptyDir", "labelSelector", "namespaceSelector", "selector"];
+const MEANINGFUL_WHEN_EMPTY: [&str; 4] = ["emptyDir", "labelSelector", "namespaceSelector", "selector"];
 
 /// Longest value of a label.
 const MAX_LABEL: usize = 63;
@@ -89,7 +88,11 @@ impl Owner {
     /// `<namespace>.<name>`, or, where that is too long for a label, the name and a hash.
     fn instance(&self) -> String {
         let dotted = self.dotted();
-        if dotted.len() <= MAX_LABEL { dotted } else { format!("{}-{}", self.name, digest::hash10(&dotted)) }
+        if dotted.len() <= MAX_LABEL {
+            dotted
+        } else {
+            format!("{}-{}", self.name, digest::hash10(&dotted))
+        }
     }
 
     /// A child: `content` holds everything beside apiVersion, kind and metadata.
@@ -116,7 +119,10 @@ impl Owner {
         body.insert("kind".to_owned(), Value::from(kind.as_str()));
         body.insert("metadata".to_owned(), metadata);
         body.extend(content);
-        Child { id: ChildRef { kind, name }, body: without_empties(Value::Object(body)) }
+        Child {
+            id: ChildRef { kind, name },
+            body: without_empties(Value::Object(body)),
+        }
     }
 }
 
@@ -135,9 +141,7 @@ pub(crate) fn without_empties(value: Value) -> Value {
                 let kept = match &inner {
                     Value::Null => false,
                     Value::Array(items) => !items.is_empty(),
-                    Value::Object(map) => {
-                        !map.is_empty() || MEANINGFUL_WHEN_EMPTY.contains(&key.as_str())
-                    }
+                    Value::Object(map) => !map.is_empty() || MEANINGFUL_WHEN_EMPTY.contains(&key.as_str()),
                     Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
                 };
                 kept.then_some((key, inner))

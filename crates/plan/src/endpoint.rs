@@ -47,7 +47,11 @@ pub fn of(target: &ExternalProcessor, settings: &Settings) -> Option<Endpoint> {
         ca_bundle: tls.ca_bundle.clone(),
         client_auth: tls.client_auth.unwrap_or_default(),
     });
-    Some(Endpoint { address, protocol: spec.protocol.unwrap_or(Protocol::PipelineV1), tls })
+    Some(Endpoint {
+        address,
+        protocol: spec.protocol.unwrap_or(Protocol::PipelineV1),
+        tls,
+    })
 }
 
 // === impl Endpoint ===
@@ -55,6 +59,8 @@ pub fn of(target: &ExternalProcessor, settings: &Settings) -> Option<Endpoint> {
 impl Endpoint {
     /// The host without the port: the name that a certificate must carry.
     pub fn host(&self) -> &str {
-        self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host)
+        self.address
+            .rsplit_once(':')
+            .map_or(self.address.as_str(), |(host, _)| host)
     }
 }

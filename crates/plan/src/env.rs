@@ -11,7 +11,12 @@ use crate::body::{Owner, OwnerKind};
 pub(crate) const DEFAULT_HEARTBEAT_SECONDS: i32 = 10;
 
 /// The names under which components read their id.
-const IDS: [&str; 4] = ["FLOWCTL_COMPONENT_ID", "COMPONENT_ID", "SERVICE_ID", "FLOWCTL_SERVICE_ID"];
+const IDS: [&str; 4] = [
+    "FLOWCTL_COMPONENT_ID",
+    "COMPONENT_ID",
+    "SERVICE_ID",
+    "FLOWCTL_SERVICE_ID",
+];
 /// The names under which pipelines read theirs.
 const PIPELINE_IDS: [&str; 2] = ["CDP_PIPELINE_NAME", "PIPELINE_ID"];
 
@@ -107,13 +112,27 @@ pub(crate) fn merge(injected: Vec<EnvVar>, user: &[EnvVar]) -> Environment {
 
 /// An entry with a value.
 pub(crate) fn entry(name: impl Into<String>, value: impl Into<String>) -> EnvVar {
-    EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
+    EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        value_from: None,
+    }
 }
 
 fn from_field(name: &str, path: &str) -> EnvVar {
-    let field = ObjectFieldSelector { field_path: path.to_owned(), ..Default::default() };
-    let source = EnvVarSource { field_ref: Some(field), ..Default::default() };
-    EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+    let field = ObjectFieldSelector {
+        field_path: path.to_owned(),
+        ..Default::default()
+    };
+    let source = EnvVarSource {
+        field_ref: Some(field),
+        ..Default::default()
+    };
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(source),
+    }
 }
 
 #[cfg(test)]
@@ -123,7 +142,10 @@ mod tests {
     /// A component would register under an id with a literal `$(POD_NAME)` in it, and never be found.
     #[test]
     fn a_users_pod_name_keeps_its_place_before_the_ids() {
-        let injected = vec![from_field("POD_NAME", "metadata.name"), entry("COMPONENT_ID", "$(POD_NAME)")];
+        let injected = vec![
+            from_field("POD_NAME", "metadata.name"),
+            entry("COMPONENT_ID", "$(POD_NAME)"),
+        ];
         let user = [entry("LOG_LEVEL", "debug"), entry("POD_NAME", "mine")];
         let merged = merge(injected, &user);
         let names: Vec<_> = merged.entries.iter().map(|entry| entry.name.as_str()).collect();

@@ -17,7 +17,12 @@ pub(crate) fn all(children: &Children) -> Vec<ChildRef> {
         kind: ChildKind,
         items: &'a [std::sync::Arc<K>],
     ) -> impl Iterator<Item = ChildRef> + 'a {
-        items.iter().filter_map(move |item| Some(ChildRef { kind, name: item.meta().name.clone()? }))
+        items.iter().filter_map(move |item| {
+            Some(ChildRef {
+                kind,
+                name: item.meta().name.clone()?,
+            })
+        })
     }
     of(ChildKind::Deployment, &children.deployments)
         .chain(of(ChildKind::Job, &children.jobs))
@@ -30,7 +35,10 @@ pub(crate) fn all(children: &Children) -> Vec<ChildRef> {
 
 /// What a live Deployment runs, as it is stored.
 pub(crate) fn running(owner: &Owner, name: &str, children: &Children) -> Option<Content> {
-    let live = children.deployments.iter().find(|live| live.metadata.name.as_deref() == Some(name))?;
+    let live = children
+        .deployments
+        .iter()
+        .find(|live| live.metadata.name.as_deref() == Some(name))?;
     let hash = revision::label(live.spec.as_ref()?.template.metadata.as_ref()?)?;
     revision::content(owner, hash, children)
 }

@@ -24,22 +24,35 @@ struct Inputs(Map<String, Value>);
 /// The ten hex digits of a Pipeline's revision.
 pub(crate) fn of_pipeline(valid: &ValidPipeline, pod_template: Option<&Object>) -> String {
     let mut inputs = Inputs::new(OwnerKind::Pipeline);
-    inputs.put("mode", Some(match valid.mode {
-        Mode::Streaming => "Streaming",
-        Mode::Batch => "Batch",
-    }));
-    inputs.put("flavor", Some(match valid.flavor {
-        Flavor::Runner => "Runner",
-        Flavor::Cdp => "Cdp",
-    }));
+    inputs.put(
+        "mode",
+        Some(match valid.mode {
+            Mode::Streaming => "Streaming",
+            Mode::Batch => "Batch",
+        }),
+    );
+    inputs.put(
+        "flavor",
+        Some(match valid.flavor {
+            Flavor::Runner => "Runner",
+            Flavor::Cdp => "Cdp",
+        }),
+    );
     inputs.put("steps", Some(valid.steps().map(step).collect::<Vec<_>>()));
     inputs.container(&valid.container, pod_template);
     inputs.put("clientTls", valid.client_tls.as_ref());
-    inputs.put("checkpoint", valid.checkpoint.as_ref().map(|checkpoint| match checkpoint {
-        Checkpoint::Claim(claim) => format!("claim/{claim}"),
-        Checkpoint::EmptyDir => "emptyDir".to_owned(),
-    }));
-    inputs.reporting(&valid.heartbeat, valid.control_plane.as_ref(), valid.restarted_at.as_deref());
+    inputs.put(
+        "checkpoint",
+        valid.checkpoint.as_ref().map(|checkpoint| match checkpoint {
+            Checkpoint::Claim(claim) => format!("claim/{claim}"),
+            Checkpoint::EmptyDir => "emptyDir".to_owned(),
+        }),
+    );
+    inputs.reporting(
+        &valid.heartbeat,
+        valid.control_plane.as_ref(),
+        valid.restarted_at.as_deref(),
+    );
     inputs.hash()
 }
 
@@ -52,12 +65,19 @@ pub(crate) fn of_workload(workload: &ValidWorkload, pod_template: Option<&Object
     inputs.list("extraPorts", &workload.ports.extra);
     inputs.put("probe", workload.probe.as_ref());
     inputs.put("tlsSecret", workload.tls_secret.as_ref());
-    inputs.put("clientAuth", match workload.client_auth {
-        ClientAuth::Required => Some("Required"),
-        ClientAuth::None => None,
-    });
+    inputs.put(
+        "clientAuth",
+        match workload.client_auth {
+            ClientAuth::Required => Some("Required"),
+            ClientAuth::None => None,
+        },
+    );
     inputs.list("connections", &workload.connections);
-    inputs.reporting(&workload.heartbeat, workload.control_plane.as_ref(), workload.restarted_at.as_deref());
+    inputs.reporting(
+        &workload.heartbeat,
+        workload.control_plane.as_ref(),
+        workload.restarted_at.as_deref(),
+    );
     inputs.hash()
 }
 

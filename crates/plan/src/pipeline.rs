@@ -17,8 +17,13 @@ use crate::{ChildKind, ChildRef, Children, PipelineObserved, Plan, Wiring, held,
 pub fn plan(observed: &PipelineObserved) -> Plan {
     let mut problems = Problems::default();
     let (valid, steps) = validate::pipeline(observed, &mut problems);
-    let mut plan = Plan { wiring: Wiring { endpoint: None, steps }, ..Plan::default() };
-    let chosen = valid.as_ref().and_then(|valid| choose(observed, valid, &mut problems).map(|chosen| (valid, chosen)));
+    let mut plan = Plan {
+        wiring: Wiring { endpoint: None, steps },
+        ..Plan::default()
+    };
+    let chosen = valid
+        .as_ref()
+        .and_then(|valid| choose(observed, valid, &mut problems).map(|chosen| (valid, chosen)));
     match chosen {
         Some((valid, chosen)) => wanted(observed, valid, chosen, &mut plan),
         None => refused(observed, &mut plan),
@@ -44,13 +49,19 @@ fn wanted(observed: &PipelineObserved, valid: &ValidPipeline, chosen: Chosen, pl
     plan.present.extend(chosen.children.iter().cloned());
     match valid.flavor {
         Flavor::Runner => plan.present.push(build::pipeline_service(owner)),
-        Flavor::Cdp => plan.absent.extend(held::existing(children, ChildKind::Service, names::pipeline(&owner.name))),
+        Flavor::Cdp => plan.absent.extend(held::existing(
+            children,
+            ChildKind::Service,
+            names::pipeline(&owner.name),
+        )),
     }
     match valid.mode {
         Mode::Streaming => streaming(object, owner, &chosen, children, plan),
         Mode::Batch => batch(object, owner, &chosen, children, plan),
     }
-    let keep: Vec<_> = std::iter::once(chosen.hash.as_str()).chain(previous.as_deref()).collect();
+    let keep: Vec<_> = std::iter::once(chosen.hash.as_str())
+        .chain(previous.as_deref())
+        .collect();
     plan.absent.extend(revision::prunable(children, &keep));
     plan.absent.sort();
     plan.absent.dedup();
@@ -58,7 +69,10 @@ fn wanted(observed: &PipelineObserved, valid: &ValidPipeline, chosen: Chosen, pl
 
 fn streaming(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Children, plan: &mut Plan) {
     let jobs = children.jobs.iter().filter_map(|job| job.metadata.name.clone());
-    plan.absent.extend(jobs.map(|name| ChildRef { kind: ChildKind::Job, name }));
+    plan.absent.extend(jobs.map(|name| ChildRef {
+        kind: ChildKind::Job,
+        name,
+    }));
     let name = names::pipeline(&owner.name);
     let exists = held::existing(children, ChildKind::Deployment, name).is_some();
     let run_goes_on = children.jobs.iter().any(|job| !revision::finished(job))
@@ -75,23 +89,37 @@ fn batch(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Children,
     let name = names::revision(&owner.name, &chosen.hash);
     let exists = held::existing(children, ChildKind::Job, name.clone()).is_some();
     // A finished run stays, as long as its revision does: it is the record that it need not run again.
-    let others = children.jobs.iter().filter(|job| job.metadata.name.as_ref() != Some(&name));
-    let unfinished = others.filter(|job| !revision::finished(job)).filter_map(|job| job.metadata.name.clone());
-    let unfinished: Vec<_> = unfinished.map(|name| ChildRef { kind: ChildKind::Job, name }).collect();
-    let other_pods = children.pods.iter().any(|pod| {
-        !revision::ended(pod) && revision::label(&pod.metadata) != Some(chosen.hash.as_str())
-    });
+    let others = children
+        .jobs
+        .iter()
+        .filter(|job| job.metadata.name.as_ref() != Some(&name));
+    let unfinished = others
+        .filter(|job| !revision::finished(job))
+        .filter_map(|job| job.metadata.name.clone());
+    let unfinished: Vec<_> = unfinished
+        .map(|name| ChildRef {
+            kind: ChildKind::Job,
+            name,
+        })
+        .collect();
+    let other_pods = children
+        .pods
+        .iter()
+        .any(|pod| !revision::ended(pod) && revision::label(&pod.metadata) != Some(chosen.hash.as_str()));
     let occupied = deployment.is_some() || !unfinished.is_empty() || other_pods;
     plan.absent.extend(deployment);
     plan.absent.extend(unfinished);
     if exists || !occupied {
-        plan.present.push(build::job(owner, Job {
-            hash: &chosen.hash,
-            batch: object.spec.batch.as_ref(),
-            suspend: suspended(object),
-            template: &chosen.content.template,
-            frozen: chosen.content.job.as_ref(),
-        }));
+        plan.present.push(build::job(
+            owner,
+            Job {
+                hash: &chosen.hash,
+                batch: object.spec.batch.as_ref(),
+                suspend: suspended(object),
+                template: &chosen.content.template,
+                frozen: chosen.content.job.as_ref(),
+            },
+        ));
     }
 }
 
@@ -108,23 +136,21 @@ fn refused(observed: &PipelineObserved, plan: &mut Plan) {
     for job in children.jobs.iter().filter(|job| !revision::finished(job)) {
         let hash = revision::label(&job.metadata);
         if let Some((hash, content)) = hash.and_then(|hash| Some((hash, revision::content(&owner, hash, children)?))) {
-            plan.present.push(build::job(&owner, Job {
-                hash,
-                batch: object.spec.batch.as_ref(),
-                suspend: true,
-                template: &content.template,
-                frozen: content.job.as_ref(),
-            }));
+            plan.present.push(build::job(
+                &owner,
+                Job {
+                    hash,
+                    batch: object.spec.batch.as_ref(),
+                    suspend: true,
+                    template: &content.template,
+                    frozen: content.job.as_ref(),
+                },
+            ));
         }
     }
 }
 
-fn deployment<'a>(
-    object: &Pipeline,
-    owner: &Owner,
-    replicas: i32,
-    template: &'a serde_json::Value,
-) -> Deployment<'a> {
+fn deployment<'a>(object: &Pipeline, owner: &Owner, replicas: i32, template: &'a serde_json::Value) -> Deployment<'a> {
     Deployment {
         name: names::pipeline(&owner.name),
         replicas,
@@ -139,5 +165,9 @@ fn suspended(object: &Pipeline) -> bool {
 }
 
 fn is_of_job(pod: &Pod) -> bool {
-    pod.metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Job")
+    pod.metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.kind == "Job")
 }

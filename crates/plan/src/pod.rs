@@ -77,13 +77,20 @@ pub(crate) struct Parts<'a> {
 
 /// The pod template around a container, which brings image, command, args, ports and probes.
 pub(crate) fn template(parts: Parts<'_>, valid: &ValidContainer, main: Container) -> PodTemplateSpec {
-    let Mounts { mut volumes, mut mounts } = parts.mounts;
+    let Mounts {
+        mut volumes,
+        mut mounts,
+    } = parts.mounts;
     volumes.extend(valid.volumes.iter().cloned());
     mounts.extend(valid.volume_mounts.iter().cloned());
     if parts.root == RootFilesystem::ReadOnly && mounts.iter().all(|mount| mount.mount_path != "/tmp") {
         let name = format!("{OWN_VOLUMES}tmp");
         volumes.push(empty_dir(name.clone()));
-        mounts.push(VolumeMount { name, mount_path: "/tmp".to_owned(), ..Default::default() });
+        mounts.push(VolumeMount {
+            name,
+            mount_path: "/tmp".to_owned(),
+            ..Default::default()
+        });
     }
     let main = Container {
         name: MAIN.to_owned(),
@@ -136,7 +143,10 @@ fn pod_security() -> PodSecurityContext {
         fs_group: Some(NONROOT),
         // A large checkpoint volume is not walked at every start.
         fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..Default::default() }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -144,7 +154,10 @@ fn pod_security() -> PodSecurityContext {
 fn container_security(root: RootFilesystem) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            add: None,
+        }),
         read_only_root_filesystem: match root {
             RootFilesystem::ReadOnly => Some(true),
             RootFilesystem::Writable => None,
@@ -154,7 +167,11 @@ fn container_security(root: RootFilesystem) -> SecurityContext {
 }
 
 fn empty_dir(name: String) -> Volume {
-    Volume { name, empty_dir: Some(EmptyDirVolumeSource::default()), ..Default::default() }
+    Volume {
+        name,
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Default::default()
+    }
 }
 
 // === impl ConfigDir ===
@@ -162,8 +179,14 @@ fn empty_dir(name: String) -> Volume {
 impl ConfigDir {
     /// The files of a ConfigMap.
     pub(crate) fn config_map(&mut self, name: String) {
-        let config_map = Some(ConfigMapProjection { name, ..Default::default() });
-        self.sources.push(VolumeProjection { config_map, ..Default::default() });
+        let config_map = Some(ConfigMapProjection {
+            name,
+            ..Default::default()
+        });
+        self.sources.push(VolumeProjection {
+            config_map,
+            ..Default::default()
+        });
     }
 
     /// Keys of a Secret, in a folder.
@@ -174,8 +197,15 @@ impl ConfigDir {
             mode: Some(SECRET_MODE),
         };
         let items = Some(keys.iter().map(item).collect());
-        let secret = Some(SecretProjection { name: name.to_owned(), items, ..Default::default() });
-        self.sources.push(VolumeProjection { secret, ..Default::default() });
+        let secret = Some(SecretProjection {
+            name: name.to_owned(),
+            items,
+            ..Default::default()
+        });
+        self.sources.push(VolumeProjection {
+            secret,
+            ..Default::default()
+        });
     }
 }
 
@@ -188,10 +218,22 @@ impl Mounts {
             return;
         }
         let name = format!("{OWN_VOLUMES}config");
-        let projected = Some(ProjectedVolumeSource { sources: Some(config.sources), default_mode: None });
-        self.volumes.push(Volume { name: name.clone(), projected, ..Default::default() });
+        let projected = Some(ProjectedVolumeSource {
+            sources: Some(config.sources),
+            default_mode: None,
+        });
+        self.volumes.push(Volume {
+            name: name.clone(),
+            projected,
+            ..Default::default()
+        });
         let read_only = Some(true);
-        self.mounts.push(VolumeMount { name, mount_path: CONFIG_DIR.to_owned(), read_only, ..Default::default() });
+        self.mounts.push(VolumeMount {
+            name,
+            mount_path: CONFIG_DIR.to_owned(),
+            read_only,
+            ..Default::default()
+        });
     }
 
     /// The checkpoint.
@@ -208,6 +250,10 @@ impl Mounts {
                 ..Default::default()
             },
         });
-        self.mounts.push(VolumeMount { name, mount_path: CHECKPOINT_DIR.to_owned(), ..Default::default() });
+        self.mounts.push(VolumeMount {
+            name,
+            mount_path: CHECKPOINT_DIR.to_owned(),
+            ..Default::default()
+        });
     }
 }

@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use serde_json::Value;
 
 use crate::body::{to_json, without_empties};
+use crate::env;
 use crate::observed::PodSecurity;
 use crate::pod::{MAIN, OWN_VOLUMES};
 use crate::pod_security::{self, Violation};
 use crate::validate::{Problems, ValidContainer, own_path};
-use crate::env;
 
 /// Labels and annotations with these prefixes or names are ours.
 const OWN_KEYS: [&str; 2] = ["flowctl.dev/", labels::APP_MANAGED_BY];
@@ -27,7 +27,11 @@ pub(crate) fn merged(
     problems: &mut Problems,
 ) -> Value {
     if let Some(user) = &container.pod_template {
-        let mut check = Check { base: format!("{}.podTemplate", container.field), container, problems };
+        let mut check = Check {
+            base: format!("{}.podTemplate", container.field),
+            container,
+            problems,
+        };
         check.template(user, &rendered);
         rendered.merge_from(user.clone());
     }
@@ -41,7 +45,10 @@ pub(crate) fn merged(
 
 /// Where in the spec a violation comes from: a volume of the list, or the pod template.
 fn field_of(violation: &Violation, container: &ValidContainer) -> String {
-    let volume = violation.path.strip_prefix("spec.volumes[").and_then(|rest| rest.split_once(']'));
+    let volume = violation
+        .path
+        .strip_prefix("spec.volumes[")
+        .and_then(|rest| rest.split_once(']'));
     if let Some((name, rest)) = volume
         && let Some(index) = container.volumes.iter().position(|volume| volume.name == name)
     {
@@ -72,13 +79,19 @@ impl Check<'_> {
                 let path = format!("spec.initContainers[{index}]");
                 match container.name.as_str() {
                     "" => self.refuse(&path, "a container needs a name"),
-                    MAIN => self.refuse(&format!("{path}.name"), "the operator's container is named \"main\"; choose another name"),
+                    MAIN => self.refuse(
+                        &format!("{path}.name"),
+                        "the operator's container is named \"main\"; choose another name",
+                    ),
                     _ => {}
                 }
             }
             for (index, container) in spec.containers.iter().enumerate() {
                 match container.name.as_str() {
-                    "" => self.refuse(&format!("spec.containers[{index}]"), "a container needs a name; the operator's is \"main\""),
+                    "" => self.refuse(
+                        &format!("spec.containers[{index}]"),
+                        "a container needs a name; the operator's is \"main\"",
+                    ),
                     MAIN => self.main(container, rendered),
                     _ => {}
                 }
@@ -91,13 +104,19 @@ impl Check<'_> {
         let present = without_empties(to_json(metadata));
         for key in present.as_object().into_iter().flat_map(|map| map.keys()) {
             if !matches!(key.as_str(), "labels" | "annotations") {
-                self.refuse(&format!("metadata.{key}"), "a pod template has labels and annotations only; remove it");
+                self.refuse(
+                    &format!("metadata.{key}"),
+                    "a pod template has labels and annotations only; remove it",
+                );
             }
         }
         for (list, entries) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
             for key in entries.iter().flatten().map(|(key, _)| key) {
                 if OWN_KEYS.iter().any(|own| key.starts_with(own)) {
-                    self.refuse(&format!("metadata.{list}.{key}"), "the operator finds its pods by it; remove it");
+                    self.refuse(
+                        &format!("metadata.{list}.{key}"),
+                        "the operator finds its pods by it; remove it",
+                    );
                 }
             }
         }
@@ -108,13 +127,22 @@ impl Check<'_> {
         if let (Some(theirs), Some(ours)) = (user.restart_policy.as_deref(), ours)
             && theirs != ours
         {
-            self.refuse("spec.restartPolicy", format!("the operator sets {ours}, which this kind of workload needs; remove it"));
+            self.refuse(
+                "spec.restartPolicy",
+                format!("the operator sets {ours}, which this kind of workload needs; remove it"),
+            );
         }
         if user.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()) {
-            self.refuse("spec.ephemeralContainers", "a pod template cannot have any; use kubectl debug on a pod");
+            self.refuse(
+                "spec.ephemeralContainers",
+                "a pod template cannot have any; use kubectl debug on a pod",
+            );
         }
         if user.active_deadline_seconds.is_some() {
-            self.refuse("spec.activeDeadlineSeconds", "it would end the pod; use spec.batch.activeDeadlineSeconds of a Batch pipeline");
+            self.refuse(
+                "spec.activeDeadlineSeconds",
+                "it would end the pod; use spec.batch.activeDeadlineSeconds of a Batch pipeline",
+            );
         }
         for (index, volume) in user.volumes.iter().flatten().enumerate() {
             let path = format!("spec.volumes[{index}].name");
@@ -122,11 +150,20 @@ impl Check<'_> {
                 self.refuse(&path, "a volume needs a name");
             }
             if volume.name.starts_with(OWN_VOLUMES) {
-                self.refuse(&path, format!("{:?} begins with {OWN_VOLUMES:?}, as the operator's own volumes do; choose another name", volume.name));
+                self.refuse(
+                    &path,
+                    format!(
+                        "{:?} begins with {OWN_VOLUMES:?}, as the operator's own volumes do; choose another name",
+                        volume.name
+                    ),
+                );
             }
             if self.container.volumes.iter().any(|other| other.name == volume.name) {
                 let field = self.container.field;
-                self.refuse(&path, format!("{field}.volumes has {:?} too; remove one of the two", volume.name));
+                self.refuse(
+                    &path,
+                    format!("{field}.volumes has {:?} too; remove one of the two", volume.name),
+                );
             }
         }
     }
@@ -141,14 +178,22 @@ impl Check<'_> {
         for (key, _) in fields.into_iter().filter(|(_, set)| *set) {
             let path = format!("spec.containers[{MAIN}].{key}");
             let repair = match (key, field) {
-                ("args", "spec.runtime") => "the operator writes the arguments that name the pipeline file; remove it".to_owned(),
+                ("args", "spec.runtime") => {
+                    "the operator writes the arguments that name the pipeline file; remove it".to_owned()
+                }
                 _ => format!("it is set by {field}.{key}; set it there"),
             };
             self.refuse(&path, repair);
         }
         for entry in user.env.iter().flatten().filter(|entry| env::is_ours(&entry.name)) {
             let path = format!("spec.containers[{MAIN}].env[{}]", entry.name);
-            self.refuse(&path, format!("the operator injects {}; to replace it, set it in {field}.env", entry.name));
+            self.refuse(
+                &path,
+                format!(
+                    "the operator injects {}; to replace it, set it in {field}.env",
+                    entry.name
+                ),
+            );
         }
         for mount in user.volume_mounts.iter().flatten() {
             let path = format!("spec.containers[{MAIN}].volumeMounts[{}]", mount.mount_path);
@@ -156,10 +201,17 @@ impl Check<'_> {
                 self.refuse(&path, format!("the operator mounts {ours}; choose another path"));
             }
             if mount.name.starts_with(OWN_VOLUMES) {
-                self.refuse(&path, format!("{:?} is the operator's own volume; mount one of yours", mount.name));
+                self.refuse(
+                    &path,
+                    format!("{:?} is the operator's own volume; mount one of yours", mount.name),
+                );
             }
         }
-        let ours = rendered.spec.iter().flat_map(|spec| &spec.containers).flat_map(|main| main.ports.iter().flatten());
+        let ours = rendered
+            .spec
+            .iter()
+            .flat_map(|spec| &spec.containers)
+            .flat_map(|main| main.ports.iter().flatten());
         let ours: Vec<_> = ours.map(|port| (port.container_port, port.name.as_deref())).collect();
         for port in user.ports.iter().flatten() {
             let clash = ours.iter().find(|(number, name)| {
@@ -170,7 +222,10 @@ impl Check<'_> {
             if let Some((number, name)) = clash {
                 let path = format!("spec.containers[{MAIN}].ports[{}]", port.container_port);
                 let name = name.unwrap_or_default();
-                self.refuse(&path, format!("the Services reach port {number} by the name {name:?}; leave both as they are"));
+                self.refuse(
+                    &path,
+                    format!("the Services reach port {number} by the name {name:?}; leave both as they are"),
+                );
             }
         }
     }

@@ -25,12 +25,13 @@ pub fn plan(observed: &ProcessorObserved) -> Plan {
     };
     match validate::processor(observed, &mut problems) {
         Some(ValidProcessor { workload: None, .. }) => plan.absent = held::all(&observed.children),
-        Some(ValidProcessor { owner, workload: Some(workload) }) => {
-            match choose(observed, &owner, &workload, &mut problems) {
-                Some(chosen) => here(observed, &owner, chosen, &mut plan),
-                None => refused(observed, &mut plan),
-            }
-        }
+        Some(ValidProcessor {
+            owner,
+            workload: Some(workload),
+        }) => match choose(observed, &owner, &workload, &mut problems) {
+            Some(chosen) => here(observed, &owner, chosen, &mut plan),
+            None => refused(observed, &mut plan),
+        },
         None => refused(observed, &mut plan),
     }
     plan.problems = problems.into_vec();
@@ -61,10 +62,19 @@ fn here(observed: &ProcessorObserved, owner: &Owner, chosen: Chosen, plan: &mut 
     if replicas(object) > 1 {
         plan.present.push(build::budget(owner));
     } else {
-        plan.absent.extend(held::existing(&observed.children, ChildKind::PodDisruptionBudget, names::processor(&owner.name)));
+        plan.absent.extend(held::existing(
+            &observed.children,
+            ChildKind::PodDisruptionBudget,
+            names::processor(&owner.name),
+        ));
     }
-    plan.present.push(build::deployment(owner, deployment(owner, replicas(object), &chosen.content.template)));
-    let keep: Vec<_> = std::iter::once(chosen.hash.as_str()).chain(previous.as_deref()).collect();
+    plan.present.push(build::deployment(
+        owner,
+        deployment(owner, replicas(object), &chosen.content.template),
+    ));
+    let keep: Vec<_> = std::iter::once(chosen.hash.as_str())
+        .chain(previous.as_deref())
+        .collect();
     plan.absent.extend(revision::prunable(&observed.children, &keep));
 }
 
@@ -75,7 +85,8 @@ fn refused(observed: &ProcessorObserved, plan: &mut Plan) {
     if object.spec.suspend == Some(true) {
         let name = names::processor(&owner.name);
         if let Some(content) = held::running(&owner, &name, &observed.children) {
-            plan.present.push(build::deployment(&owner, deployment(&owner, 0, &content.template)));
+            plan.present
+                .push(build::deployment(&owner, deployment(&owner, 0, &content.template)));
         }
     }
 }

@@ -9,14 +9,22 @@ use crate::Key;
 /// The ExternalProcessors that a Pipeline refers to, found or not.
 pub fn of_pipeline(pipeline: &Pipeline) -> BTreeSet<Key> {
     let spec = &pipeline.spec;
-    let steps = std::iter::once(&spec.source).chain(&spec.processors).chain(&spec.consumers);
-    keys(&pipeline.metadata, steps.filter_map(|step: &Step| step.processor_ref.as_ref()))
+    let steps = std::iter::once(&spec.source)
+        .chain(&spec.processors)
+        .chain(&spec.consumers);
+    keys(
+        &pipeline.metadata,
+        steps.filter_map(|step: &Step| step.processor_ref.as_ref()),
+    )
 }
 
 /// The ExternalProcessors that an ExternalProcessor pulls from, found or not.
 pub fn of_processor(processor: &ExternalProcessor) -> BTreeSet<Key> {
     let connections = processor.spec.connections.iter();
-    keys(&processor.metadata, connections.map(|connection| &connection.processor_ref))
+    keys(
+        &processor.metadata,
+        connections.map(|connection| &connection.processor_ref),
+    )
 }
 
 /// Whether objects of that namespace may refer to the ExternalProcessor.
@@ -28,7 +36,10 @@ pub fn granted(target: &ExternalProcessor, from_namespace: &str) -> bool {
 
 /// What a reference of an object in that namespace points at.
 pub(crate) fn target(reference: &ProcessorRef, namespace: &str) -> Key {
-    Key::new(reference.namespace.as_deref().unwrap_or(namespace), reference.name.as_str())
+    Key::new(
+        reference.namespace.as_deref().unwrap_or(namespace),
+        reference.name.as_str(),
+    )
 }
 
 fn keys<'a>(

@@ -65,12 +65,19 @@ pub(crate) fn choose(
         // Files that are stored stay, because nobody can change them.
         (None, files) => {
             let rendered = render()?;
-            (next_number(&children.revisions), rendered.content, files.unwrap_or(rendered.files))
+            (
+                next_number(&children.revisions),
+                rendered.content,
+                files.unwrap_or(rendered.files),
+            )
         }
     };
     let mut made = Vec::new();
     if !files.is_empty() {
-        let body = Map::from_iter([("immutable".to_owned(), Value::Bool(true)), ("data".to_owned(), json!(files))]);
+        let body = Map::from_iter([
+            ("immutable".to_owned(), Value::Bool(true)),
+            ("data".to_owned(), json!(files)),
+        ]);
         made.push(owner.child(ChildKind::ConfigMap, name.clone(), labels.clone(), body));
     }
     let body = Map::from_iter([
@@ -78,7 +85,11 @@ pub(crate) fn choose(
         ("revision".to_owned(), Value::from(number)),
     ]);
     made.push(owner.child(ChildKind::ControllerRevision, name, labels, body));
-    Some(Chosen { hash, content, children: made })
+    Some(Chosen {
+        hash,
+        content,
+        children: made,
+    })
 }
 
 /// What is stored under a hash.
@@ -103,12 +114,20 @@ pub(crate) fn previous(
     published: Option<&flowctl_api::status::RevisionStatus>,
     children: &Children,
 ) -> Option<String> {
-    let stored = |hash: &String| children.revisions.iter().any(|live| label(&live.metadata) == Some(hash));
+    let stored = |hash: &String| {
+        children
+            .revisions
+            .iter()
+            .any(|live| label(&live.metadata) == Some(hash))
+    };
     match published.filter(|published| !published.current.is_empty()) {
         Some(published) if published.current == wanted => published.previous.clone().filter(stored),
         Some(published) => Some(published.current.clone()).filter(stored),
         None => {
-            let others = children.revisions.iter().filter(|live| label(&live.metadata) != Some(wanted));
+            let others = children
+                .revisions
+                .iter()
+                .filter(|live| label(&live.metadata) != Some(wanted));
             let newest = others.max_by_key(|live| (live.revision, live.metadata.name.clone()))?;
             label(&newest.metadata).map(str::to_owned)
         }
@@ -127,9 +146,18 @@ pub(crate) fn prunable(children: &Children, keep: &[&str]) -> Vec<ChildRef> {
         let name = metadata.name.clone()?;
         (!kept.contains(hash)).then_some(ChildRef { kind, name })
     };
-    let jobs = children.jobs.iter().filter_map(|live| old(ChildKind::Job, &live.metadata));
-    let revisions = children.revisions.iter().filter_map(|live| old(ChildKind::ControllerRevision, &live.metadata));
-    let files = children.config_maps.iter().filter_map(|live| old(ChildKind::ConfigMap, &live.metadata));
+    let jobs = children
+        .jobs
+        .iter()
+        .filter_map(|live| old(ChildKind::Job, &live.metadata));
+    let revisions = children
+        .revisions
+        .iter()
+        .filter_map(|live| old(ChildKind::ControllerRevision, &live.metadata));
+    let files = children
+        .config_maps
+        .iter()
+        .filter_map(|live| old(ChildKind::ConfigMap, &live.metadata));
     let mut all: Vec<_> = jobs.chain(revisions).chain(files).collect();
     all.sort();
     all
@@ -143,9 +171,9 @@ pub(crate) fn label(metadata: &ObjectMeta) -> Option<&str> {
 /// Whether a Job has ended, one way or the other.
 pub(crate) fn finished(job: &Job) -> bool {
     let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| {
-        matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True"
-    })
+    conditions
+        .into_iter()
+        .any(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")
 }
 
 /// Whether a pod has ended for good.
@@ -161,11 +189,20 @@ fn in_use(children: &Children) -> impl Iterator<Item = &str> {
         wanted > 0 || running > 0
     });
     let sets = sets.filter_map(|live| label(&live.metadata));
-    let deployments = children.deployments.iter().filter_map(|live| {
-        label(live.spec.as_ref()?.template.metadata.as_ref()?)
-    });
-    let jobs = children.jobs.iter().filter(|job| !finished(job)).filter_map(|job| label(&job.metadata));
-    let pods = children.pods.iter().filter(|pod| !ended(pod)).filter_map(|pod| label(&pod.metadata));
+    let deployments = children
+        .deployments
+        .iter()
+        .filter_map(|live| label(live.spec.as_ref()?.template.metadata.as_ref()?));
+    let jobs = children
+        .jobs
+        .iter()
+        .filter(|job| !finished(job))
+        .filter_map(|job| label(&job.metadata));
+    let pods = children
+        .pods
+        .iter()
+        .filter(|pod| !ended(pod))
+        .filter_map(|pod| label(&pod.metadata));
     sets.chain(deployments).chain(jobs).chain(pods)
 }
 
@@ -195,12 +232,20 @@ fn stored(revision: &ControllerRevision) -> Option<Content> {
 }
 
 fn next_number(revisions: &[Arc<ControllerRevision>]) -> i64 {
-    revisions.iter().map(|revision| revision.revision).max().unwrap_or(0).saturating_add(1)
+    revisions
+        .iter()
+        .map(|revision| revision.revision)
+        .max()
+        .unwrap_or(0)
+        .saturating_add(1)
 }
 
 fn mounts_files(content: &Content, name: &str) -> bool {
     let volumes = content.template["spec"]["volumes"].as_array();
-    let sources = volumes.into_iter().flatten().filter_map(|volume| volume["projected"]["sources"].as_array());
+    let sources = volumes
+        .into_iter()
+        .flatten()
+        .filter_map(|volume| volume["projected"]["sources"].as_array());
     sources.flatten().any(|source| source["configMap"]["name"] == name)
 }
 

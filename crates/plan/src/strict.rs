@@ -36,7 +36,10 @@ pub(crate) fn parse<T: DeserializeOwned + JsonSchema>(object: &Object) -> Result
         Err(error) => {
             let path = track.path().to_string();
             let path = if path == "." { String::new() } else { path };
-            faults.push(Fault { path, message: error.to_string() });
+            faults.push(Fault {
+                path,
+                message: error.to_string(),
+            });
             Err(faults)
         }
     }
@@ -55,24 +58,26 @@ fn segments(path: &Path<'_>) -> Vec<Segment> {
             all.push(Segment::Key(key.clone()));
             all
         }
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => segments(parent),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => segments(parent),
     }
 }
 
 fn unknown_key<T: JsonSchema>(path: &[Segment]) -> Fault {
-    let (Some(Segment::Key(key)), parents) =
-        (path.last(), &path[..path.len().saturating_sub(1)])
-    else {
-        return Fault { path: show(path), message: "unknown value".to_owned() };
+    let (Some(Segment::Key(key)), parents) = (path.last(), &path[..path.len().saturating_sub(1)]) else {
+        return Fault {
+            path: show(path),
+            message: "unknown value".to_owned(),
+        };
     };
     let keys = known_keys::<T>(parents);
     let hint = match nearest(key, keys.iter().map(String::as_str)) {
         Some(similar) => format!("; did you mean {similar:?}?"),
         None => "; remove it".to_owned(),
     };
-    Fault { path: show(path), message: format!("unknown key {key:?}{hint}") }
+    Fault {
+        path: show(path),
+        message: format!("unknown key {key:?}{hint}"),
+    }
 }
 
 /// The keys that the type has at a path, from its schema. Only asked for when a key is wrong.
@@ -92,7 +97,9 @@ fn known_keys<T: JsonSchema>(path: &[Segment]) -> Vec<String> {
         at = resolve(next, &definitions);
     }
     let properties = at["properties"].as_object();
-    properties.map(|keys| keys.keys().cloned().collect()).unwrap_or_default()
+    properties
+        .map(|keys| keys.keys().cloned().collect())
+        .unwrap_or_default()
 }
 
 /// The schema behind `$ref`, `allOf` and `anyOf` with null.
@@ -135,15 +142,26 @@ mod tests {
     #[test]
     fn a_mistyped_key_is_named_with_what_was_meant() {
         assert_eq!(
-            faults::<PodTemplateSpec>(json!({"spec": {"containers": [{"name": "main", "readinesProbe": {}}], "nodeselector": {}}})),
+            faults::<PodTemplateSpec>(
+                json!({"spec": {"containers": [{"name": "main", "readinesProbe": {}}], "nodeselector": {}}})
+            ),
             [
-                ("spec.containers[0].readinesProbe".to_owned(), "unknown key \"readinesProbe\"; did you mean \"readinessProbe\"?".to_owned()),
-                ("spec.nodeselector".to_owned(), "unknown key \"nodeselector\"; did you mean \"nodeSelector\"?".to_owned()),
+                (
+                    "spec.containers[0].readinesProbe".to_owned(),
+                    "unknown key \"readinesProbe\"; did you mean \"readinessProbe\"?".to_owned()
+                ),
+                (
+                    "spec.nodeselector".to_owned(),
+                    "unknown key \"nodeselector\"; did you mean \"nodeSelector\"?".to_owned()
+                ),
             ]
         );
         assert_eq!(
             faults::<Volume>(json!({"name": "x", "persistentVolumeClaim": {"claim": "y"}})),
-            [("persistentVolumeClaim.claim".to_owned(), "unknown key \"claim\"; did you mean \"claimName\"?".to_owned())]
+            [(
+                "persistentVolumeClaim.claim".to_owned(),
+                "unknown key \"claim\"; did you mean \"claimName\"?".to_owned()
+            )]
         );
     }
 

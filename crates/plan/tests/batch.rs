@@ -7,11 +7,16 @@ use flowctl_plan::{ChildKind, Plan};
 use support::{World, fpl, has, hash, only};
 
 fn run(end: u32) -> Pipeline {
-    fpl("run", &format!("
+    fpl(
+        "run",
+        &format!(
+            "
 mode: Batch
 source: {{type: BufferedStorageSourceAdapter, config: {{storage_type: FS, path: /ledgers, end_ledger: {end}}}}}
 consumers: [{{type: StdoutConsumer}}]
-"))
+"
+        ),
+    )
 }
 
 fn streaming() -> Pipeline {
@@ -37,7 +42,10 @@ fn a_changed_run_waits_for_the_old_one_to_be_gone() {
     assert!(!has(&world.pass(&run(10)), ChildKind::Job));
     world.children.pods.clear();
     let third = world.pass(&run(10));
-    assert_eq!(only(&third, ChildKind::Job)["metadata"]["name"], format!("run-{}", hash(&third)));
+    assert_eq!(
+        only(&third, ChildKind::Job)["metadata"]["name"],
+        format!("run-{}", hash(&third))
+    );
 }
 
 /// A run that is over would begin anew, and write everything twice.
@@ -64,11 +72,22 @@ fn suspend_and_limits_change_the_running_job() {
     let first = world.pass(&run(9));
     let mut changed = run(9);
     changed.spec.suspend = Some(true);
-    changed.spec.batch = serde_json::from_value(serde_json::json!({"backoffLimit": 0, "activeDeadlineSeconds": 60})).unwrap();
+    changed.spec.batch =
+        serde_json::from_value(serde_json::json!({"backoffLimit": 0, "activeDeadlineSeconds": 60})).unwrap();
     let second = world.plan(&changed);
     assert_eq!(hash(&second), hash(&first));
-    let (before, after) = (&only(&first, ChildKind::Job)["spec"], &only(&second, ChildKind::Job)["spec"]);
-    assert_eq!((&after["suspend"], &after["backoffLimit"], &after["activeDeadlineSeconds"]), (&true.into(), &0.into(), &60.into()));
+    let (before, after) = (
+        &only(&first, ChildKind::Job)["spec"],
+        &only(&second, ChildKind::Job)["spec"],
+    );
+    assert_eq!(
+        (
+            &after["suspend"],
+            &after["backoffLimit"],
+            &after["activeDeadlineSeconds"]
+        ),
+        (&true.into(), &0.into(), &60.into())
+    );
     for immutable in ["template", "podFailurePolicy", "podReplacementPolicy"] {
         assert_eq!(before[immutable], after[immutable]);
     }
@@ -82,7 +101,10 @@ fn a_change_of_mode_replaces_the_workload() {
     world.add_pod(hash(&first), "ReplicaSet", "Running");
     let to_batch = world.pass(&run(9));
     assert_eq!(absent(&to_batch), ["Deployment run-pipeline"]);
-    assert!(!has(&world.pass(&run(9)), ChildKind::Job), "a pod of the Deployment still runs");
+    assert!(
+        !has(&world.pass(&run(9)), ChildKind::Job),
+        "a pod of the Deployment still runs"
+    );
     world.children.pods.clear();
     world.children.replica_sets.clear();
     let batch = world.pass(&run(9));
@@ -92,7 +114,10 @@ fn a_change_of_mode_replaces_the_workload() {
     let back = world.pass(&streaming());
     assert_eq!(absent(&back), [format!("Job run-{}", hash(&batch))]);
     assert!(!has(&back, ChildKind::Deployment));
-    assert!(!has(&world.pass(&streaming()), ChildKind::Deployment), "a pod of the Job still runs");
+    assert!(
+        !has(&world.pass(&streaming()), ChildKind::Deployment),
+        "a pod of the Job still runs"
+    );
     world.children.pods.clear();
     assert!(has(&world.pass(&streaming()), ChildKind::Deployment));
 }

@@ -20,7 +20,9 @@ fn a_streaming_pipeline() {
 
 #[test]
 fn a_batch_pipeline_with_settings() {
-    let pipeline = fpl("backfill", "
+    let pipeline = fpl(
+        "backfill",
+        "
 mode: Batch
 source: {type: BufferedStorageSourceAdapter, config: {storage_type: FS, path: /ledgers, start_ledger: 2, end_ledger: 9}}
 processors: [{name: ttp, processorRef: {name: ttp-processor}}]
@@ -34,7 +36,8 @@ runtime:
   envFrom: [{configMapRef: {name: more}}]
   resources: {limits: {memory: 1Gi}}
 checkpoint: {emptyDir: {}}
-");
+",
+    );
     snapshot("pipeline_batch", &World::usual().plan(&pipeline));
 }
 
@@ -42,7 +45,10 @@ checkpoint: {emptyDir: {}}
 fn a_suspended_pipeline_with_a_rolling_update() {
     let mut pipeline = payments();
     pipeline.spec.suspend = Some(true);
-    pipeline.spec.strategy = serde_json::from_value(serde_json::json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}})).unwrap();
+    pipeline.spec.strategy = serde_json::from_value(
+        serde_json::json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}),
+    )
+    .unwrap();
     let plan = World::usual().plan(&pipeline);
     insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
         let spec = support::only(&plan, ChildKind::Deployment)["spec"].as_object().unwrap();
@@ -54,15 +60,24 @@ fn a_suspended_pipeline_with_a_rolling_update() {
 #[test]
 fn a_pipeline_with_tls_across_namespaces() {
     let mut world = World::with([
-        xproc("shared/ttp-processor", &format!("
+        xproc(
+            "shared/ttp-processor",
+            &format!(
+                "
 role: Processor
 workload: {{image: 'ttp:1'}}
 port: 443
 service: {{balancing: ClusterIP}}
 tls: {{secretName: ttp-tls, caBundle: {ca}, clientAuth: Required}}
 allowedNamespaces: {{names: [stellar]}}
-", ca = serde_json::to_string(CA).unwrap())),
-        xproc("sink", "role: Consumer\nexternal: {endpoint: 'sink.example.com:443'}\ntls: {caBundle: '-----BEGIN CERTIFICATE-----'}"),
+",
+                ca = serde_json::to_string(CA).unwrap()
+            ),
+        ),
+        xproc(
+            "sink",
+            "role: Consumer\nexternal: {endpoint: 'sink.example.com:443'}\ntls: {caBundle: '-----BEGIN CERTIFICATE-----'}",
+        ),
     ]);
     world.settings.control_plane = None;
     let pipeline = fpl("secure", "
@@ -77,7 +92,9 @@ controlPlane: {endpoint: 'flowctl.ops.svc:8443', tls: {secretName: flowctl-clien
 
 #[test]
 fn a_pipeline_for_the_go_binary() {
-    let pipeline = fpl("legacy", "
+    let pipeline = fpl(
+        "legacy",
+        "
 source: {type: S3BufferedStorageSourceAdapter, config: {bucket_name: ledgers}}
 processors: [{name: filter, type: FilterPayments, config: {min_amount: '1_000'}}]
 consumers: [{type: SaveToPostgreSQL, config: {connection_string: 'postgres://u:${PASSWORD}@db/x'}}]
@@ -87,7 +104,8 @@ runtime:
   command: [/app/cdp-pipeline-workflow]
   env: [{name: PASSWORD, valueFrom: {secretKeyRef: {name: db, key: password}}}]
 checkpoint: {claimName: legacy}
-");
+",
+    );
     snapshot("pipeline_cdp", &World::usual().plan(&pipeline));
 }
 
@@ -121,7 +139,9 @@ fn a_processor() {
 
 #[test]
 fn a_processor_with_everything() {
-    let processor = xproc("full", "
+    let processor = xproc(
+        "full",
+        "
 role: Processor
 workload:
   image: full:1
@@ -139,7 +159,8 @@ tls: {secretName: full-tls, clientAuth: Required}
 connections: [{env: SOURCE_SERVICE_ADDRESS, processorRef: {name: ttp-processor}}]
 controlPlane: {endpoint: 'flowctl:8080', tls: {secretName: flowctl-client, caBundle: '-----BEGIN CERTIFICATE-----'}}
 restartedAt: '2026-03-01T00:00:00Z'
-");
+",
+    );
     snapshot("processor_full", &World::usual().plan_processor(&processor));
 }
 
@@ -147,6 +168,9 @@ restartedAt: '2026-03-01T00:00:00Z'
 fn a_processor_that_runs_elsewhere_keeps_nothing_here() {
     let mut world = World::usual();
     world.pass_processor(&ttp());
-    let moved = xproc("ttp-processor", "role: Processor\nexternal: {endpoint: 'plugins.internal:9002'}");
+    let moved = xproc(
+        "ttp-processor",
+        "role: Processor\nexternal: {endpoint: 'plugins.internal:9002'}",
+    );
     snapshot("processor_external", &world.plan_processor(&moved));
 }

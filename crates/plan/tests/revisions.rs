@@ -25,14 +25,17 @@ fn hashes_are_frozen() {
 fn a_processors_own_affairs_do_not_reach_its_pipelines() {
     let mut world = World::usual();
     let before = world.pass(&payments());
-    world.put(xproc("ttp-processor", "
+    world.put(xproc(
+        "ttp-processor",
+        "
 role: Processor
 workload: {image: 'ttp:2', replicas: 7, env: [{name: X, value: '1'}]}
 port: 50051
 probe: {grpc: {}}
 suspend: true
 allowedNamespaces: {names: [analytics]}
-"));
+",
+    ));
     let after = world.plan(&payments());
     assert_eq!(after.present, before.present);
     assert_eq!(hash(&after), hash(&before));
@@ -59,13 +62,28 @@ fn an_endpoint_that_moves_is_a_new_revision() {
 fn what_reaches_the_pod_is_a_new_revision() {
     let before = World::usual().plan(&payments());
     let changes: [(&str, fn(&mut Pipeline)); 8] = [
-        ("config", |object| drop(object.spec.processors[1].config.as_mut().unwrap().insert("timeout".into(), json!("31s")))),
+        ("config", |object| {
+            drop(
+                object.spec.processors[1]
+                    .config
+                    .as_mut()
+                    .unwrap()
+                    .insert("timeout".into(), json!("31s")),
+            )
+        }),
         ("name", |object| object.spec.processors[1].name = Some("other".into())),
         ("mode", |object| object.spec.mode = Some(Mode::Batch)),
-        ("image", |object| object.spec.runtime.as_mut().unwrap().container.image = Some("x:1".into())),
+        ("image", |object| {
+            object.spec.runtime.as_mut().unwrap().container.image = Some("x:1".into())
+        }),
         ("restartedAt", |object| object.spec.restarted_at = Some("now".into())),
         ("checkpoint", |object| object.spec.checkpoint = None),
-        ("control plane", |object| object.spec.control_plane = Some(ControlPlane { endpoint: "other:8080".into(), tls: None })),
+        ("control plane", |object| {
+            object.spec.control_plane = Some(ControlPlane {
+                endpoint: "other:8080".into(),
+                tls: None,
+            })
+        }),
         ("template", |object| {
             let template = json!({"metadata": {"labels": {"team": "a"}}});
             object.spec.runtime.as_mut().unwrap().container.pod_template = template.as_object().cloned();
@@ -86,10 +104,22 @@ fn what_does_not_reach_the_pod_is_not() {
     let before = World::usual().plan(&payments());
     let changes: [(&str, fn(&mut Pipeline)); 5] = [
         ("suspend", |object| object.spec.suspend = Some(true)),
-        ("strategy", |object| object.spec.strategy = serde_json::from_value(json!({"type": "RollingUpdate"})).unwrap()),
+        ("strategy", |object| {
+            object.spec.strategy = serde_json::from_value(json!({"type": "RollingUpdate"})).unwrap()
+        }),
         ("mode written out", |object| object.spec.mode = Some(Mode::Streaming)),
-        ("metadata", |object| drop(object.metadata.labels.get_or_insert_default().insert("a".into(), "b".into()))),
-        ("namespace written out", |object| object.spec.processors[1].processor_ref.as_mut().unwrap().namespace = Some("stellar".into())),
+        ("metadata", |object| {
+            drop(
+                object
+                    .metadata
+                    .labels
+                    .get_or_insert_default()
+                    .insert("a".into(), "b".into()),
+            )
+        }),
+        ("namespace written out", |object| {
+            object.spec.processors[1].processor_ref.as_mut().unwrap().namespace = Some("stellar".into())
+        }),
     ];
     for (what, change) in changes {
         let mut object = payments();
@@ -101,12 +131,18 @@ fn what_does_not_reach_the_pod_is_not() {
         ("suspend", |object| object.spec.suspend = Some(true)),
         ("replicas", |object| object.spec.workload.as_mut().unwrap().replicas = 9),
         ("contract", |object| object.spec.contract = Some(Default::default())),
-        ("balancing", |object| object.spec.service = serde_json::from_value(json!({"balancing": "ClusterIP"})).unwrap()),
+        ("balancing", |object| {
+            object.spec.service = serde_json::from_value(json!({"balancing": "ClusterIP"})).unwrap()
+        }),
     ];
     for (what, change) in changes {
         let mut object = ttp();
         change(&mut object);
-        assert_eq!(hash(&World::usual().plan_processor(&object)), hash(&processor), "{what}");
+        assert_eq!(
+            hash(&World::usual().plan_processor(&object)),
+            hash(&processor),
+            "{what}"
+        );
     }
 }
 
@@ -120,14 +156,20 @@ fn a_stored_revision_is_wanted_as_it_is_stored() {
     world.settings.control_plane = None;
     let second = world.pass(&payments());
     assert_eq!(second.present, first.present);
-    assert_eq!(second.revision.unwrap().image.as_deref(), Some("ghcr.io/withobsrvr/flowctl-runner:1.0"));
+    assert_eq!(
+        second.revision.unwrap().image.as_deref(),
+        Some("ghcr.io/withobsrvr/flowctl-runner:1.0")
+    );
 
     // Asked for, it comes with today's defaults.
     let mut restarted = payments();
     restarted.spec.restarted_at = Some("2026-03-02T00:00:00Z".to_owned());
     let third = world.pass(&restarted);
     assert_ne!(hash(&third), hash(&first));
-    assert_eq!(third.revision.unwrap().image.as_deref(), Some("ghcr.io/withobsrvr/flowctl-runner:2.0"));
+    assert_eq!(
+        third.revision.unwrap().image.as_deref(),
+        Some("ghcr.io/withobsrvr/flowctl-runner:2.0")
+    );
 }
 
 /// A pass over a converged object would write (R9).
@@ -155,7 +197,10 @@ fn a_change_back_returns_to_the_old_name_and_template() {
     let third = world.pass(&old);
     assert_eq!(hash(&third), hash(&first));
     assert_eq!(only(&third, ChildKind::Deployment), only(&first, ChildKind::Deployment));
-    assert_eq!(third.revision.as_ref().unwrap().previous.as_deref(), Some(hash(&second)));
+    assert_eq!(
+        third.revision.as_ref().unwrap().previous.as_deref(),
+        Some(hash(&second))
+    );
     assert_eq!(world.pass(&old).revision, third.revision);
     assert_eq!(only(&second, ChildKind::ControllerRevision)["revision"], 2);
 }
@@ -165,8 +210,14 @@ fn a_change_back_returns_to_the_old_name_and_template() {
 fn a_file_that_went_away_comes_back() {
     let mut world = World::usual();
     let first = world.pass(&payments());
-    let name = only(&first, ChildKind::ConfigMap)["metadata"]["name"].as_str().unwrap().to_owned();
-    world.remove(&ChildRef { kind: ChildKind::ConfigMap, name });
+    let name = only(&first, ChildKind::ConfigMap)["metadata"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    world.remove(&ChildRef {
+        kind: ChildKind::ConfigMap,
+        name,
+    });
     assert_eq!(world.plan(&payments()).present, first.present);
 }
 
@@ -187,19 +238,32 @@ fn old_revisions_are_pruned_but_none_that_is_used() {
     }
     // Back to the oldest that is still there, again and again: it is current, so it stays.
     let stored = |world: &World| {
-        let mut names: Vec<_> = world.children.revisions.iter().map(|live| live.metadata.name.clone().unwrap()).collect();
+        let mut names: Vec<_> = world
+            .children
+            .revisions
+            .iter()
+            .map(|live| live.metadata.name.clone().unwrap())
+            .collect();
         names.sort();
         names
     };
     let named = |kept: &[usize]| {
-        let mut names: Vec<_> = kept.iter().map(|index| format!("payments-{}", hashes[*index])).collect();
+        let mut names: Vec<_> = kept
+            .iter()
+            .map(|index| format!("payments-{}", hashes[*index]))
+            .collect();
         names.sort();
         names
     };
     // The eighth pass counted itself only afterwards.
     world.pass(&object);
     assert_eq!(stored(&world), named(&[1, 3, 4, 5, 6, 7]));
-    let files: Vec<_> = world.children.config_maps.iter().map(|live| live.metadata.name.clone().unwrap()).collect();
+    let files: Vec<_> = world
+        .children
+        .config_maps
+        .iter()
+        .map(|live| live.metadata.name.clone().unwrap())
+        .collect();
     assert_eq!(files.len(), 6, "{files:?}");
 
     object.spec.restarted_at = Some("1".to_owned());
@@ -234,12 +298,18 @@ fn suspend_is_obeyed_although_the_spec_is_refused() {
     let plan = world.plan(&object);
     let deployment = only(&plan, ChildKind::Deployment);
     assert_eq!(deployment["spec"]["replicas"], 0);
-    assert_eq!(deployment["spec"]["template"], only(&running, ChildKind::Deployment)["spec"]["template"]);
+    assert_eq!(
+        deployment["spec"]["template"],
+        only(&running, ChildKind::Deployment)["spec"]["template"]
+    );
     assert_eq!(plan.present.len(), 1);
 
     let mut world = World::with([sink()]);
     world.pass_processor(&sink());
-    let refused = xproc("analytics-sink", "role: Consumer\nworkload: {image: 'sink:1'}\nport: 50052\nsuspend: true\ntls: {}");
+    let refused = xproc(
+        "analytics-sink",
+        "role: Consumer\nworkload: {image: 'sink:1'}\nport: 50052\nsuspend: true\ntls: {}",
+    );
     let plan = world.plan_processor(&refused);
     assert_eq!(only(&plan, ChildKind::Deployment)["spec"]["replicas"], 0);
 }
@@ -249,7 +319,10 @@ fn suspend_is_obeyed_although_the_spec_is_refused() {
 fn services_of_a_refused_processor_are_kept() {
     let mut world = World::usual();
     world.pass_processor(&ttp());
-    let refused = xproc("ttp-processor", "role: Processor\nworkload: {image: 'ttp:1', podTemplate: {spec: {hostNetwork: true}}}\nport: 50051");
+    let refused = xproc(
+        "ttp-processor",
+        "role: Processor\nworkload: {image: 'ttp:1', podTemplate: {spec: {hostNetwork: true}}}\nport: 50051",
+    );
     let plan = world.plan_processor(&refused);
     let kinds: Vec<_> = plan.present.iter().map(|child| child.id.kind).collect();
     assert_eq!(kinds, [ChildKind::Service, ChildKind::Service]);
@@ -263,7 +336,10 @@ fn nothing_is_made_of_a_pipeline_that_never_resolved() {
     let plan = World::with([sink()]).plan(&payments());
     assert_eq!(plan.present, []);
     assert!(!has(&plan, ChildKind::Deployment));
-    assert_eq!(plan.wiring.steps[1].endpoint.as_deref(), Some("analytics-sink-processor-pods.stellar.svc.cluster.local:50052"));
+    assert_eq!(
+        plan.wiring.steps[1].endpoint.as_deref(),
+        Some("analytics-sink-processor-pods.stellar.svc.cluster.local:50052")
+    );
 }
 
 /// A budget on a single pod would block every drain of its node.
@@ -275,11 +351,17 @@ fn a_budget_comes_and_goes_with_replicas() {
     one.spec.suspend = Some(true);
     let plan = world.pass_processor(&one);
     assert!(!has(&plan, ChildKind::PodDisruptionBudget));
-    let budget = ChildRef { kind: ChildKind::PodDisruptionBudget, name: "ttp-processor-processor".to_owned() };
+    let budget = ChildRef {
+        kind: ChildKind::PodDisruptionBudget,
+        name: "ttp-processor-processor".to_owned(),
+    };
     assert_eq!(plan.absent, [budget]);
     assert_eq!(only(&plan, ChildKind::Deployment)["spec"]["replicas"], 0);
     assert_eq!(world.pass_processor(&one).absent, []);
-    assert_eq!(only(&world.pass_processor(&ttp()), ChildKind::Deployment)["spec"]["replicas"], 3);
+    assert_eq!(
+        only(&world.pass_processor(&ttp()), ChildKind::Deployment)["spec"]["replicas"],
+        3
+    );
 }
 
 /// A spec that was accepted once would be refused by a later operator, whose catalogue is another.

@@ -77,6 +77,9 @@ impl Replacement {
 
     /// One more pod first, then one fewer: callers never see fewer than they were promised.
     pub(crate) fn surge() -> Self {
-        Replacement::Rolling { surge: IntOrString::Int(1), unavailable: IntOrString::Int(0) }
+        Replacement::Rolling {
+            surge: IntOrString::Int(1),
+            unavailable: IntOrString::Int(0),
+        }
     }
 }

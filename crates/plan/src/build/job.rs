@@ -29,14 +29,25 @@ pub(crate) fn job(owner: &Owner, wanted: Job<'_>) -> Child {
     let batch = wanted.batch.cloned().unwrap_or_default();
     let mut body = wanted.frozen.and_then(Value::as_object).cloned().unwrap_or_default();
     body.extend(Map::from_iter([
-        ("backoffLimit".to_owned(), Value::from(batch.backoff_limit.unwrap_or(BACKOFF_LIMIT))),
-        ("activeDeadlineSeconds".to_owned(), to_json(&batch.active_deadline_seconds)),
+        (
+            "backoffLimit".to_owned(),
+            Value::from(batch.backoff_limit.unwrap_or(BACKOFF_LIMIT)),
+        ),
+        (
+            "activeDeadlineSeconds".to_owned(),
+            to_json(&batch.active_deadline_seconds),
+        ),
         // Always sent: somebody else's pause would stand otherwise.
         ("suspend".to_owned(), Value::Bool(wanted.suspend)),
         ("template".to_owned(), wanted.template.clone()),
     ]));
     let name = names::revision(&owner.name, wanted.hash);
-    owner.child(ChildKind::Job, name, owner.revision_labels(wanted.hash), spec(Value::Object(body)))
+    owner.child(
+        ChildKind::Job,
+        name,
+        owner.revision_labels(wanted.hash),
+        spec(Value::Object(body)),
+    )
 }
 
 /// The parts of a Job that cannot change while it exists; stored with the revision.

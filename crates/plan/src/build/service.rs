@@ -17,7 +17,12 @@ pub(crate) const HTTP_PORT: i32 = 8089;
 pub(crate) fn pipeline_service(owner: &Owner) -> Child {
     let port = json!({"name": HTTP, "port": HTTP_PORT, "targetPort": HTTP, "protocol": "TCP", "appProtocol": "http"});
     let body = json!({"type": "ClusterIP", "selector": owner.selector(), "ports": [port]});
-    owner.child(ChildKind::Service, names::pipeline(&owner.name), owner.labels(), spec(body))
+    owner.child(
+        ChildKind::Service,
+        names::pipeline(&owner.name),
+        owner.labels(),
+        spec(body),
+    )
 }
 
 /// Both Services of a processor: one address for all pods, and one address for each (ready ones only).
@@ -27,9 +32,12 @@ pub(crate) fn processor_services(owner: &Owner, ports: &Ports) -> [Child; 2] {
     let mut list = vec![json!({
         "name": GRPC, "port": ports.grpc, "targetPort": GRPC, "protocol": "TCP", "appProtocol": grpc,
     })];
-    list.extend(ports.extra.iter().map(|extra| {
-        json!({"name": extra.name, "port": extra.port, "targetPort": extra.name, "protocol": "TCP"})
-    }));
+    list.extend(
+        ports
+            .extra
+            .iter()
+            .map(|extra| json!({"name": extra.name, "port": extra.port, "targetPort": extra.name, "protocol": "TCP"})),
+    );
     let service = |name: String, headless: Value| {
         let body = json!({
             "type": "ClusterIP", "clusterIP": headless, "selector": owner.selector(), "ports": list,
@@ -49,5 +57,10 @@ pub(crate) fn budget(owner: &Owner) -> Child {
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": {"matchLabels": owner.selector()},
     });
-    owner.child(ChildKind::PodDisruptionBudget, names::processor(&owner.name), owner.labels(), spec(body))
+    owner.child(
+        ChildKind::PodDisruptionBudget,
+        names::processor(&owner.name),
+        owner.labels(),
+        spec(body),
+    )
 }

@@ -35,7 +35,9 @@ fn control_plane_tls(
     files: &mut BTreeMap<String, String>,
     config: &mut ConfigDir,
 ) -> Vec<EnvVar> {
-    let Some(tls) = control_plane.and_then(|control_plane| control_plane.tls.as_ref()) else { return Vec::new() };
+    let Some(tls) = control_plane.and_then(|control_plane| control_plane.tls.as_ref()) else {
+        return Vec::new();
+    };
     let mut variables = Vec::new();
     if let Some(secret) = &tls.secret_name {
         config.secret(secret, pod::CONTROL_PLANE_TLS, &["tls.crt", "tls.key"]);

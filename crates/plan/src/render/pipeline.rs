@@ -30,7 +30,10 @@ pub(crate) fn pipeline(
     let file = wire::file(valid);
     let text = flowctl_pipeline::write(&file);
     let mut files = wire::authorities(valid);
-    check_file(valid, &file, &text, problems);
+    // A file that does not fit is said to be too large, once.
+    if text.len() <= MAX_BYTES {
+        check_file(valid, &file, &text, problems);
+    }
     files.insert(wire::FILE.to_owned(), text);
 
     let control_plane = reports_to(valid.control_plane.as_ref(), settings.control_plane.as_ref());
@@ -79,14 +82,26 @@ pub(crate) fn pipeline(
         Mode::Streaming => None,
         Mode::Batch => Some(build::frozen(valid.flavor)),
     };
-    let content = Content { template, taken_by_user, job };
+    let content = Content {
+        template,
+        taken_by_user,
+        job,
+    };
     problems.is_empty().then_some(Rendered { content, files })
 }
 
 fn main(valid: &ValidPipeline, settings: &Settings) -> Container {
     let path = format!("{}/{}", pod::CONFIG_DIR, wire::FILE);
-    let image = valid.container.image.clone().unwrap_or_else(|| settings.runner_image.clone());
-    let bare = Container { image: Some(image), command: Some(valid.container.command.clone()), ..Default::default() };
+    let image = valid
+        .container
+        .image
+        .clone()
+        .unwrap_or_else(|| settings.runner_image.clone());
+    let bare = Container {
+        image: Some(image),
+        command: Some(valid.container.command.clone()),
+        ..Default::default()
+    };
     match valid.flavor {
         Flavor::Runner => Container {
             args: Some(vec!["run".to_owned(), path]),
@@ -102,7 +117,10 @@ fn main(valid: &ValidPipeline, settings: &Settings) -> Container {
             if valid.checkpoint.is_some() {
                 args.extend(["-checkpoint-dir".to_owned(), pod::CHECKPOINT_DIR.to_owned()]);
             }
-            Container { args: Some(args), ..bare }
+            Container {
+                args: Some(args),
+                ..bare
+            }
         }
     }
 }
@@ -126,7 +144,10 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
 fn check_file(valid: &ValidPipeline, file: &PipelineFile, text: &str, problems: &mut Problems) {
     match flowctl_pipeline::read(text) {
         Ok(read) if read == *file => {}
-        Ok(_) => problems.invalid("spec", "the pipeline file would not be read as it was written; simplify the steps' config"),
+        Ok(_) => problems.invalid(
+            "spec",
+            "the pipeline file would not be read as it was written; simplify the steps' config",
+        ),
         Err(faults) => {
             for fault in faults.iter() {
                 problems.invalid(spec_path(&fault.path, file), with_hint(fault));
@@ -135,7 +156,8 @@ fn check_file(valid: &ValidPipeline, file: &PipelineFile, text: &str, problems: 
         }
     }
     let ours = valid.container.image.is_none() && valid.container.command.is_empty();
-    if valid.flavor == Flavor::Runner && ours
+    if valid.flavor == Flavor::Runner
+        && ours
         && let Err(faults) = flowctl_pipeline::check_runnable(file)
     {
         for fault in faults.iter() {

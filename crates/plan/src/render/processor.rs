@@ -71,7 +71,11 @@ pub(crate) fn processor(
     };
     let template = pod::template(parts, &valid.container, main(valid));
     let template = pod_template::merged(template, &valid.container, settings.pod_security, problems);
-    let content = Content { template, taken_by_user, job: None };
+    let content = Content {
+        template,
+        taken_by_user,
+        job: None,
+    };
     problems.is_empty().then_some(Rendered { content, files })
 }
 
@@ -99,7 +103,10 @@ fn readiness(wanted: Option<&Wanted>, grpc: i32) -> Probe {
     };
     match wanted.map(|wanted| (&wanted.grpc, &wanted.http)) {
         Some((Some(probe), _)) => Probe {
-            grpc: Some(GRPCAction { port: grpc, service: probe.service.clone() }),
+            grpc: Some(GRPCAction {
+                port: grpc,
+                service: probe.service.clone(),
+            }),
             ..bare
         },
         Some((None, Some(probe))) => Probe {
@@ -111,7 +118,10 @@ fn readiness(wanted: Option<&Wanted>, grpc: i32) -> Probe {
             ..bare
         },
         Some((None, None)) | None => Probe {
-            tcp_socket: Some(TCPSocketAction { port: IntOrString::String(GRPC.to_owned()), ..Default::default() }),
+            tcp_socket: Some(TCPSocketAction {
+                port: IntOrString::String(GRPC.to_owned()),
+                ..Default::default()
+            }),
             ..bare
         },
     }

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use flowctl_api::{Container, Reason};
-use k8s_openapi::api::core::v1::{
-    EnvFromSource, EnvVar, PodTemplateSpec, ResourceRequirements, Volume, VolumeMount,
-};
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, PodTemplateSpec, ResourceRequirements, Volume, VolumeMount};
 
 use super::Problems;
 use crate::pod::{OWN_PATHS, OWN_VOLUMES};
@@ -27,21 +25,35 @@ pub(crate) struct ValidContainer {
 }
 
 /// Checks `spec.workload` or `spec.runtime`.
-pub(super) fn check(
-    container: &Container,
-    field: &'static str,
-    problems: &mut Problems,
-) -> ValidContainer {
+pub(super) fn check(container: &Container, field: &'static str, problems: &mut Problems) -> ValidContainer {
     let pod_template = container.pod_template.as_ref().and_then(|template| {
         let parsed = strict::parse::<PodTemplateSpec>(template);
-        parsed.map_err(|faults| refuse(faults, &format!("{field}.podTemplate"), Reason::PodTemplateRefused, problems)).ok()
+        parsed
+            .map_err(|faults| {
+                refuse(
+                    faults,
+                    &format!("{field}.podTemplate"),
+                    Reason::PodTemplateRefused,
+                    problems,
+                )
+            })
+            .ok()
     });
     let volumes = volumes(container, field, problems);
     let from_template = pod_template.iter().filter_map(|template| template.spec.as_ref());
     let from_template = from_template.flat_map(|spec| spec.volumes.iter().flatten());
-    let known: BTreeSet<_> = volumes.iter().chain(from_template).map(|volume| volume.name.as_str()).collect();
+    // A volume that is refused is known all the same: its mounts are not wrong.
+    let listed = container
+        .volumes
+        .iter()
+        .filter_map(|volume| volume.get("name")?.as_str());
+    let known: BTreeSet<_> = listed.chain(from_template.map(|volume| volume.name.as_str())).collect();
     mounts(&container.volume_mounts, &known, field, problems);
-    unique(container.env.iter().map(|entry| entry.name.as_str()), &format!("{field}.env"), problems);
+    unique(
+        container.env.iter().map(|entry| entry.name.as_str()),
+        &format!("{field}.env"),
+        problems,
+    );
     ValidContainer {
         field,
         image: container.image.clone(),
@@ -63,7 +75,10 @@ fn volumes(container: &Container, field: &str, problems: &mut Problems) -> Vec<V
             Ok(volume) if volume.name.is_empty() => problems.invalid(path, "a volume needs a name"),
             Ok(volume) if volume.name.starts_with(OWN_VOLUMES) => problems.invalid(
                 format!("{path}.name"),
-                format!("{:?} begins with {OWN_VOLUMES:?}, as the operator's own volumes do; choose another name", volume.name),
+                format!(
+                    "{:?} begins with {OWN_VOLUMES:?}, as the operator's own volumes do; choose another name",
+                    volume.name
+                ),
             ),
             Ok(volume) => volumes.push(volume),
             Err(faults) => refuse(faults, &path, Reason::Invalid, problems),
@@ -83,12 +98,18 @@ fn mounts(mounts: &[VolumeMount], known: &BTreeSet<&str>, field: &str, problems:
                 Some(similar) => format!("did you mean {similar:?}?"),
                 None => format!("add it to {field}.volumes"),
             };
-            problems.invalid(format!("{path}.name"), format!("there is no volume {:?}; {hint}", mount.name));
+            problems.invalid(
+                format!("{path}.name"),
+                format!("there is no volume {:?}; {hint}", mount.name),
+            );
         }
         if let Some(ours) = own_path(&mount.mount_path) {
             problems.invalid(
                 format!("{path}.mountPath"),
-                format!("{:?} lies where the operator mounts {ours}; choose another path", mount.mount_path),
+                format!(
+                    "{:?} lies where the operator mounts {ours}; choose another path",
+                    mount.mount_path
+                ),
             );
         }
     }
@@ -100,7 +121,8 @@ fn mounts(mounts: &[VolumeMount], known: &BTreeSet<&str>, field: &str, problems:
 pub(crate) fn own_path(path: &str) -> Option<&'static str> {
     let path = path.trim_end_matches('/');
     OWN_PATHS.into_iter().find(|ours| {
-        path.strip_prefix(*ours).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(*ours)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
 }
 
@@ -115,7 +137,11 @@ fn unique<'a>(names: impl Iterator<Item = &'a str>, field: &str, problems: &mut 
 
 fn refuse(faults: Vec<strict::Fault>, base: &str, reason: Reason, problems: &mut Problems) {
     for fault in faults {
-        let field = if fault.path.is_empty() { base.to_owned() } else { format!("{base}.{}", fault.path) };
+        let field = if fault.path.is_empty() {
+            base.to_owned()
+        } else {
+            format!("{base}.{}", fault.path)
+        };
         problems.refuse(reason, field, fault.message);
     }
 }

@@ -9,7 +9,9 @@ use crate::Settings;
 /// Checks `spec.controlPlane`.
 pub(super) fn check(control_plane: &ControlPlane, settings: &Settings, problems: &mut Problems) {
     let field = "spec.controlPlane.endpoint";
-    let Some(host) = host_of(&control_plane.endpoint, field, problems) else { return };
+    let Some(host) = host_of(&control_plane.endpoint, field, problems) else {
+        return;
+    };
     let own = settings.control_plane.as_ref();
     if own.is_some_and(|own| own.endpoint == control_plane.endpoint) {
         return;
@@ -35,9 +37,7 @@ fn is_service(host: &str, domain: &str) -> bool {
         // The operator's own loopback, whoever asks.
         ["localhost"] => false,
         [name] => is_service_name(name),
-        [name, namespace] | [name, namespace, "svc"] => {
-            is_service_name(name) && is_namespace_name(namespace)
-        }
+        [name, namespace] | [name, namespace, "svc"] => is_service_name(name) && is_namespace_name(namespace),
         _ => false,
     }
 }
@@ -60,7 +60,12 @@ mod tests {
     /// The operator would dial whatever a user of one namespace writes.
     #[test]
     fn only_services_of_the_cluster_pass_without_a_grant() {
-        for host in ["flowctl", "flowctl.ns", "flowctl.1ns.svc", "flowctl.ns.svc.cluster.local"] {
+        for host in [
+            "flowctl",
+            "flowctl.ns",
+            "flowctl.1ns.svc",
+            "flowctl.ns.svc.cluster.local",
+        ] {
             assert!(is_service(host, "cluster.local"), "{host}");
         }
         for host in [

@@ -19,12 +19,18 @@ pub(super) fn check(heartbeat: Option<&Heartbeat>, problems: &mut Problems) -> V
     let heartbeat = heartbeat.cloned().unwrap_or_default();
     let interval = heartbeat.interval_seconds.unwrap_or(DEFAULT_HEARTBEAT_SECONDS);
     if !(1..=60).contains(&interval) {
-        problems.invalid("spec.heartbeat.intervalSeconds", format!("{interval} is not within 1 and 60"));
+        problems.invalid(
+            "spec.heartbeat.intervalSeconds",
+            format!("{interval} is not within 1 and 60"),
+        );
     }
     if let Some(stale) = heartbeat.stale_after_seconds.filter(|stale| *stale < 3 * interval) {
         problems.invalid(
             "spec.heartbeat.staleAfterSeconds",
-            format!("{stale} is less than three times intervalSeconds ({interval}); use at least {}", 3 * interval),
+            format!(
+                "{stale} is less than three times intervalSeconds ({interval}); use at least {}",
+                3 * interval
+            ),
         );
     }
     let shared = heartbeat.identity.unwrap_or_default() == HeartbeatIdentity::Shared;
@@ -34,7 +40,10 @@ pub(super) fn check(heartbeat: Option<&Heartbeat>, problems: &mut Problems) -> V
             "componentId is required with identity Shared, and only allowed there",
         );
     }
-    ValidHeartbeat { interval_seconds: heartbeat.interval_seconds, shared_id: heartbeat.component_id }
+    ValidHeartbeat {
+        interval_seconds: heartbeat.interval_seconds,
+        shared_id: heartbeat.component_id,
+    }
 }
 
 // === impl ValidHeartbeat ===

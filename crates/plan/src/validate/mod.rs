@@ -30,12 +30,7 @@ pub(crate) struct Problems(Vec<Problem>);
 
 impl Problems {
     /// The spec is wrong: only its author can help.
-    pub(crate) fn refuse(
-        &mut self,
-        reason: Reason,
-        field: impl Into<String>,
-        message: impl Into<String>,
-    ) {
+    pub(crate) fn refuse(&mut self, reason: Reason, field: impl Into<String>, message: impl Into<String>) {
         self.push(ConditionType::Accepted, reason, field, message, Severity::Person);
     }
 
@@ -45,12 +40,7 @@ impl Problems {
     }
 
     /// A reference was found but does not fit: a person must change one of the two sides.
-    pub(crate) fn misfit(
-        &mut self,
-        reason: Reason,
-        field: impl Into<String>,
-        message: impl Into<String>,
-    ) {
+    pub(crate) fn misfit(&mut self, reason: Reason, field: impl Into<String>, message: impl Into<String>) {
         self.push(ConditionType::ResolvedRefs, reason, field, message, Severity::Person);
     }
 
@@ -77,7 +67,13 @@ impl Problems {
         severity: Severity,
     ) {
         let (field, message) = (field.into(), message.into());
-        self.0.push(Problem { condition, reason, field, message, severity });
+        self.0.push(Problem {
+            condition,
+            reason,
+            field,
+            message,
+            severity,
+        });
     }
 }
 
@@ -88,20 +84,29 @@ pub(crate) fn owner(kind: OwnerKind, metadata: &ObjectMeta, problems: &mut Probl
     if !is_service_name(&name) || name.len() > MAX_NAME {
         problems.invalid(
             "metadata.name",
-            format!("{name:?} cannot name Services; use a-z, 0-9 and '-', a letter first, at most {MAX_NAME} characters"),
+            format!(
+                "{name:?} cannot name Services; use a-z, 0-9 and '-', a letter first, at most {MAX_NAME} characters"
+            ),
         );
     }
     if namespace.is_empty() {
         problems.invalid("metadata.namespace", "no namespace; set the one that it will live in");
     }
-    Owner { kind, name, namespace, uid: metadata.uid.clone() }
+    Owner {
+        kind,
+        name,
+        namespace,
+        uid: metadata.uid.clone(),
+    }
 }
 
 /// Whether a name is a DNS-1035 label, as Services have.
 fn is_service_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.ends_with('-')
 }
 
@@ -109,7 +114,9 @@ fn is_service_name(name: &str) -> bool {
 fn is_namespace_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 63
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
 }
@@ -121,7 +128,9 @@ fn host_of<'a>(endpoint: &'a str, field: &str, problems: &mut Problems) -> Optio
         let ip6 = bracketed.is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
         let name = host.starts_with(|c: char| c.is_ascii_alphanumeric())
             && host.ends_with(|c: char| c.is_ascii_alphanumeric())
-            && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
+            && host
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
         (ip6 || name) && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
     if parts.is_none() {

@@ -80,10 +80,16 @@ pub(crate) fn pipeline(
 fn modes(spec: &PipelineSpec, problems: &mut Problems) {
     let mode = spec.mode.unwrap_or_default();
     if spec.batch.is_some() && mode != Mode::Batch {
-        problems.invalid("spec.batch", "batch is only used with mode: Batch; remove one of the two");
+        problems.invalid(
+            "spec.batch",
+            "batch is only used with mode: Batch; remove one of the two",
+        );
     }
     if spec.strategy.is_some() && mode != Mode::Streaming {
-        problems.invalid("spec.strategy", "strategy is only used with mode: Streaming; remove one of the two");
+        problems.invalid(
+            "spec.strategy",
+            "strategy is only used with mode: Streaming; remove one of the two",
+        );
     }
     if let Some(strategy) = &spec.strategy {
         bounds(strategy, problems);
@@ -93,7 +99,10 @@ fn modes(spec: &PipelineSpec, problems: &mut Problems) {
         problems.invalid("spec.batch.backoffLimit", "backoffLimit is not within 0 and 100");
     }
     if batch.active_deadline_seconds.is_some_and(|seconds| seconds < 1) {
-        problems.invalid("spec.batch.activeDeadlineSeconds", "activeDeadlineSeconds is not above 0");
+        problems.invalid(
+            "spec.batch.activeDeadlineSeconds",
+            "activeDeadlineSeconds is not above 0",
+        );
     }
 }
 
@@ -106,7 +115,10 @@ fn bounds(strategy: &Strategy, problems: &mut Problems) {
         ),
         StrategyType::RollingUpdate => {}
     }
-    for (key, value) in [("maxSurge", &bounds.max_surge), ("maxUnavailable", &bounds.max_unavailable)] {
+    for (key, value) in [
+        ("maxSurge", &bounds.max_surge),
+        ("maxUnavailable", &bounds.max_unavailable),
+    ] {
         let right = match value {
             None => true,
             Some(IntOrString::Int(number)) => *number >= 0,
@@ -155,7 +167,9 @@ fn checkpoint(spec: &PipelineSpec, problems: &mut Problems) -> Option<Checkpoint
 impl ValidPipeline {
     /// All steps, in the order in which messages pass.
     pub(crate) fn steps(&self) -> impl Iterator<Item = &ValidStep> {
-        std::iter::once(&self.source).chain(&self.processors).chain(&self.consumers)
+        std::iter::once(&self.source)
+            .chain(&self.processors)
+            .chain(&self.consumers)
     }
 
     /// The steps that are ExternalProcessors.

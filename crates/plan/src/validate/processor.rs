@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use flowctl_api::external_processor::{ClientAuth, ExternalProcessorSpec, ExtraPort, Probe, Workload};
 use flowctl_api::{ControlPlane, ExternalProcessor};
 
-use super::{Problems, ValidContainer, ValidHeartbeat, container, control_plane, heartbeat, host_of, owner, steps, tls};
+use super::{
+    Problems, ValidContainer, ValidHeartbeat, container, control_plane, heartbeat, host_of, owner, steps, tls,
+};
 use crate::body::{Owner, OwnerKind};
 use crate::env::{self, entry};
 use crate::{ProcessorObserved, endpoint, references};
@@ -60,10 +62,7 @@ pub(crate) fn ports(processor: &ExternalProcessor) -> Option<Ports> {
 }
 
 /// Checks an ExternalProcessor; `None` when there is any problem.
-pub(crate) fn processor(
-    observed: &ProcessorObserved,
-    problems: &mut Problems,
-) -> Option<ValidProcessor> {
+pub(crate) fn processor(observed: &ProcessorObserved, problems: &mut Problems) -> Option<ValidProcessor> {
     let spec = &observed.object.spec;
     let owner = owner(OwnerKind::ExternalProcessor, &observed.object.metadata, problems);
     if let Some(server) = &spec.tls {
@@ -94,12 +93,18 @@ pub(crate) fn processor(
         (None, Some(external)) => {
             host_of(&external.endpoint, "spec.external.endpoint", problems);
             if spec.port.is_some() {
-                problems.invalid("spec.port", "port is not used with `external`: its endpoint carries the port; remove one of the two");
+                problems.invalid(
+                    "spec.port",
+                    "port is not used with `external`: its endpoint carries the port; remove one of the two",
+                );
             }
             None
         }
         (None, None) | (Some(_), Some(_)) => {
-            problems.invalid("spec", "exactly one of `workload` (the operator runs it) and `external` (it runs elsewhere) must be set");
+            problems.invalid(
+                "spec",
+                "exactly one of `workload` (the operator runs it) and `external` (it runs elsewhere) must be set",
+            );
             None
         }
     };
@@ -111,7 +116,10 @@ fn check_workload(workload: &Workload, problems: &mut Problems) -> ValidContaine
         problems.invalid("spec.workload.image", "image is required");
     }
     if !(0..=1000).contains(&workload.replicas) {
-        problems.invalid("spec.workload.replicas", format!("{} is not within 0 and 1000", workload.replicas));
+        problems.invalid(
+            "spec.workload.replicas",
+            format!("{} is not within 0 and 1000", workload.replicas),
+        );
     }
     container::check(&workload.container, "spec.workload", problems)
 }
@@ -119,7 +127,10 @@ fn check_workload(workload: &Workload, problems: &mut Problems) -> ValidContaine
 fn check_ports(spec: &ExternalProcessorSpec, problems: &mut Problems) -> Option<Ports> {
     let in_range = |port: i32| (1..=65535).contains(&port);
     let Some(grpc) = spec.port else {
-        problems.invalid("spec.port", "port is required: the gRPC port that the container listens on");
+        problems.invalid(
+            "spec.port",
+            "port is required: the gRPC port that the container listens on",
+        );
         return None;
     };
     if !in_range(grpc) {
@@ -132,20 +143,36 @@ fn check_ports(spec: &ExternalProcessorSpec, problems: &mut Problems) -> Option<
         if !is_port_name(&extra.name) {
             problems.invalid(
                 format!("{field}.name"),
-                format!("{:?} is not a port name: a-z, 0-9 and '-', at least one letter, at most 15 characters", extra.name),
+                format!(
+                    "{:?} is not a port name: a-z, 0-9 and '-', at least one letter, at most 15 characters",
+                    extra.name
+                ),
             );
         }
         if !names.insert(&extra.name) {
-            problems.invalid(format!("{field}.name"), format!("{:?} is taken by another port; choose another name", extra.name));
+            problems.invalid(
+                format!("{field}.name"),
+                format!("{:?} is taken by another port; choose another name", extra.name),
+            );
         }
         if !in_range(extra.port) {
-            problems.invalid(format!("{field}.port"), format!("{} is not within 1 and 65535", extra.port));
+            problems.invalid(
+                format!("{field}.port"),
+                format!("{} is not within 1 and 65535", extra.port),
+            );
         } else if !seen.insert(extra.port) {
-            problems.invalid(format!("{field}.port"), format!("{} is there already; remove one of the two", extra.port));
+            problems.invalid(
+                format!("{field}.port"),
+                format!("{} is there already; remove one of the two", extra.port),
+            );
         }
     }
     let encrypted = spec.tls.is_some();
-    Some(Ports { grpc, extra: spec.extra_ports.clone(), encrypted })
+    Some(Ports {
+        grpc,
+        extra: spec.extra_ports.clone(),
+        encrypted,
+    })
 }
 
 fn is_port_name(name: &str) -> bool {
@@ -173,7 +200,10 @@ fn probe(spec: &ExternalProcessorSpec, problems: &mut Problems) {
     if let Some(http) = &probe.http
         && !(1..=65535).contains(&http.port)
     {
-        problems.invalid("spec.probe.http.port", format!("{} is not within 1 and 65535", http.port));
+        problems.invalid(
+            "spec.probe.http.port",
+            format!("{} is not within 1 and 65535", http.port),
+        );
     }
 }
 
@@ -187,13 +217,22 @@ fn connections(observed: &ProcessorObserved, problems: &mut Problems) -> Vec<Env
         let name = connection.env.as_str();
         let starts_right = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts_right || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            problems.invalid(format!("{field}.env"), format!("{name:?} is not a variable: letters, digits and '_', no digit first"));
+            problems.invalid(
+                format!("{field}.env"),
+                format!("{name:?} is not a variable: letters, digits and '_', no digit first"),
+            );
         }
         if !seen.insert(name) {
-            problems.invalid(format!("{field}.env"), format!("{name:?} is there twice; remove one of the two"));
+            problems.invalid(
+                format!("{field}.env"),
+                format!("{name:?} is there twice; remove one of the two"),
+            );
         }
         if env::is_ours(name) {
-            problems.invalid(format!("{field}.env"), format!("the operator sets {name} itself; choose another name"));
+            problems.invalid(
+                format!("{field}.env"),
+                format!("the operator sets {name} itself; choose another name"),
+            );
         }
         let reference = &connection.processor_ref;
         let target = references::target(reference, namespace);

@@ -56,7 +56,12 @@ pub(super) fn check(
     problems: &mut Problems,
 ) -> (Vec<ValidStep>, Vec<WiredStep>) {
     let namespace = observed.object.metadata.namespace.as_deref().unwrap_or_default();
-    let context = Context { observed, namespace, flavor, has_client_certificate };
+    let context = Context {
+        observed,
+        namespace,
+        flavor,
+        has_client_certificate,
+    };
     let placed = placed(observed);
     if observed.object.spec.consumers.is_empty() {
         problems.invalid("spec.consumers", "no consumer; add at least one");
@@ -66,7 +71,8 @@ pub(super) fn check(
     let mut wired = Vec::new();
     for placed in &placed {
         let Some(name) = name_of(placed.step) else {
-            let choice = "a step has exactly one of `type` (built into the runner) and `processorRef` (an ExternalProcessor)";
+            let choice =
+                "a step has exactly one of `type` (built into the runner) and `processorRef` (an ExternalProcessor)";
             problems.invalid(placed.field.as_str(), choice);
             continue;
         };
@@ -85,7 +91,12 @@ pub(super) fn check(
             (None, None) => None,
         };
         let config = placed.step.config.clone().unwrap_or_default();
-        valid.extend(work.map(|work| ValidStep { place: placed.place, name: name.to_owned(), config, work }));
+        valid.extend(work.map(|work| ValidStep {
+            place: placed.place,
+            name: name.to_owned(),
+            config,
+            work,
+        }));
     }
     contracts(&context, &placed, problems);
     (valid, wired)
@@ -93,13 +104,22 @@ pub(super) fn check(
 
 fn placed(observed: &PipelineObserved) -> Vec<Placed<'_>> {
     let spec = &observed.object.spec;
-    let source = Placed { place: Place::Source, field: "spec.source".to_owned(), step: &spec.source };
+    let source = Placed {
+        place: Place::Source,
+        field: "spec.source".to_owned(),
+        step: &spec.source,
+    };
     let mut all = vec![source];
-    for (place, list, steps) in
-        [(Place::Processor, "processors", &spec.processors), (Place::Consumer, "consumers", &spec.consumers)]
-    {
+    for (place, list, steps) in [
+        (Place::Processor, "processors", &spec.processors),
+        (Place::Consumer, "consumers", &spec.consumers),
+    ] {
         let steps = steps.iter().enumerate();
-        all.extend(steps.map(|(index, step)| Placed { place, field: format!("spec.{list}[{index}]"), step }));
+        all.extend(steps.map(|(index, step)| Placed {
+            place,
+            field: format!("spec.{list}[{index}]"),
+            step,
+        }));
     }
     all
 }
@@ -119,7 +139,10 @@ fn names(steps: &[Placed<'_>], problems: &mut Problems) {
     for placed in steps {
         let Some(name) = name_of(placed.step) else { continue };
         if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
-            problems.invalid(format!("{}.name", placed.field), "a name has 1 to 63 printable characters");
+            problems.invalid(
+                format!("{}.name", placed.field),
+                "a name has 1 to 63 printable characters",
+            );
         }
         if let Some(other) = seen.insert(name, &placed.field) {
             problems.invalid(
@@ -153,7 +176,12 @@ impl Context<'_> {
         let field = format!("{}.processorRef", placed.field);
         let mut clean = true;
         for key in WRITTEN {
-            if placed.step.config.as_ref().is_some_and(|config| config.contains_key(key)) {
+            if placed
+                .step
+                .config
+                .as_ref()
+                .is_some_and(|config| config.contains_key(key))
+            {
                 clean = false;
                 problems.refuse(
                     Reason::EndpointConflict,
@@ -217,7 +245,11 @@ impl Context<'_> {
             return None;
         }
         let Some(endpoint) = endpoint::of(processor, &self.observed.settings) else {
-            problems.misfit(Reason::ProtocolMismatch, field, format!("{target} names no port; set its spec.port"));
+            problems.misfit(
+                Reason::ProtocolMismatch,
+                field,
+                format!("{target} names no port; set its spec.port"),
+            );
             return None;
         };
         if endpoint.protocol != Protocol::PipelineV1 {
@@ -231,7 +263,10 @@ impl Context<'_> {
             );
             return None;
         }
-        let required = endpoint.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
+        let required = endpoint
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_auth == ClientAuth::Required);
         if required && !self.has_client_certificate {
             problems.misfit(
                 Reason::ProtocolMismatch,
@@ -247,7 +282,10 @@ impl Context<'_> {
 /// What is said of a reference that leads nowhere.
 pub(super) fn not_found(reference: &ProcessorRef, target: &Key, namespace: &str) -> String {
     if target.namespace == namespace {
-        return format!("there is no ExternalProcessor {:?} in this namespace; create it, or correct the name", reference.name);
+        return format!(
+            "there is no ExternalProcessor {:?} in this namespace; create it, or correct the name",
+            reference.name
+        );
     }
     format!(
         "ExternalProcessor {target} does not exist or does not grant namespace {namespace:?}; create it, or add the namespace \

@@ -35,7 +35,10 @@ pub(crate) fn settings() -> Settings {
     Settings {
         runner_image: "ghcr.io/withobsrvr/flowctl-runner:1.0".to_owned(),
         image_pull_policy: None,
-        control_plane: Some(ControlPlane { endpoint: "flowctl.flowctl-system:8080".to_owned(), tls: None }),
+        control_plane: Some(ControlPlane {
+            endpoint: "flowctl.flowctl-system:8080".to_owned(),
+            tls: None,
+        }),
         allowed_control_planes: Vec::new(),
         pod_security: PodSecurity::Restricted,
         cluster_domain: "cluster.local".to_owned(),
@@ -65,7 +68,11 @@ pub(crate) fn fpl(name: &str, spec: &str) -> Pipeline {
 
 fn named<T: DeserializeOwned>(kind: &str, name: &str, spec: &str) -> T {
     let (namespace, name) = name.split_once('/').unwrap_or(("stellar", name));
-    let spec: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
+    let spec: String = spec
+        .trim_matches('\n')
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect();
     object(&format!(
         "apiVersion: flowctl.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n{spec}"
     ))
@@ -73,12 +80,18 @@ fn named<T: DeserializeOwned>(kind: &str, name: &str, spec: &str) -> T {
 
 /// The processor that most pipelines of the tests refer to.
 pub(crate) fn ttp() -> ExternalProcessor {
-    xproc("ttp-processor", "role: Processor\nworkload: {image: 'ttp:1', replicas: 3}\nport: 50051\n")
+    xproc(
+        "ttp-processor",
+        "role: Processor\nworkload: {image: 'ttp:1', replicas: 3}\nport: 50051\n",
+    )
 }
 
 /// The consumer that most pipelines of the tests refer to.
 pub(crate) fn sink() -> ExternalProcessor {
-    xproc("analytics-sink", "role: Consumer\nworkload: {image: 'sink:1'}\nport: 50052\n")
+    xproc(
+        "analytics-sink",
+        "role: Consumer\nworkload: {image: 'sink:1'}\nport: 50052\n",
+    )
 }
 
 /// The pipeline of the design.
@@ -110,10 +123,18 @@ impl World {
     /// A cluster with these processors.
     pub(crate) fn with(processors: impl IntoIterator<Item = ExternalProcessor>) -> Self {
         let keyed = processors.into_iter().map(|one| {
-            let key = Key::new(one.metadata.namespace.clone().unwrap(), one.metadata.name.clone().unwrap());
+            let key = Key::new(
+                one.metadata.namespace.clone().unwrap(),
+                one.metadata.name.clone().unwrap(),
+            );
             (key, Arc::new(one))
         });
-        Self { processors: keyed.collect(), children: Children::default(), status: None, settings: settings() }
+        Self {
+            processors: keyed.collect(),
+            children: Children::default(),
+            status: None,
+            settings: settings(),
+        }
     }
 
     /// The usual two.
@@ -183,7 +204,10 @@ impl World {
                 previous: revision.previous.clone(),
                 taken_by_user: revision.taken_by_user.clone(),
             };
-            self.status = Some(Status { revision: Some(told), ..Status::default() });
+            self.status = Some(Status {
+                revision: Some(told),
+                ..Status::default()
+            });
         }
     }
 
@@ -211,7 +235,9 @@ impl World {
         let spec = deployment.spec.clone().unwrap();
         let metadata = spec.template.metadata.clone().unwrap();
         let revision = metadata.labels.clone().unwrap()[flowctl_api::labels::REVISION].clone();
-        self.children.replica_sets.retain(|set| set.metadata.name.as_ref() != Some(&revision));
+        self.children
+            .replica_sets
+            .retain(|set| set.metadata.name.as_ref() != Some(&revision));
         for set in &mut self.children.replica_sets {
             Arc::make_mut(set).spec.as_mut().unwrap().replicas = Some(0);
         }
@@ -219,7 +245,9 @@ impl World {
             "metadata": {"name": revision, "labels": metadata.labels},
             "spec": {"replicas": spec.replicas, "selector": {}},
         });
-        self.children.replica_sets.push(Arc::new(serde_json::from_value::<ReplicaSet>(set).unwrap()));
+        self.children
+            .replica_sets
+            .push(Arc::new(serde_json::from_value::<ReplicaSet>(set).unwrap()));
     }
 
     /// Takes a child away, as garbage collection or a person would.
@@ -248,7 +276,9 @@ impl World {
             },
             "status": {"phase": phase},
         });
-        self.children.pods.push(Arc::new(serde_json::from_value::<Pod>(pod).unwrap()));
+        self.children
+            .pods
+            .push(Arc::new(serde_json::from_value::<Pod>(pod).unwrap()));
     }
 
     /// Ends every Job with a condition.
@@ -263,7 +293,9 @@ impl World {
 /// The child of that kind, which must be alone.
 pub(crate) fn only(plan: &Plan, kind: ChildKind) -> &Value {
     let mut found = plan.present.iter().filter(|child| child.id.kind == kind);
-    let first = found.next().unwrap_or_else(|| panic!("no {kind:?} in {:?}", plan.problems));
+    let first = found
+        .next()
+        .unwrap_or_else(|| panic!("no {kind:?} in {:?}", plan.problems));
     assert!(found.next().is_none(), "more than one {kind:?}");
     &first.body
 }
@@ -275,19 +307,27 @@ pub(crate) fn has(plan: &Plan, kind: ChildKind) -> bool {
 
 /// The hash of the wanted revision.
 pub(crate) fn hash(plan: &Plan) -> &str {
-    &plan.revision.as_ref().unwrap_or_else(|| panic!("held: {:?}", plan.problems)).current
+    &plan
+        .revision
+        .as_ref()
+        .unwrap_or_else(|| panic!("held: {:?}", plan.problems))
+        .current
 }
 
 /// The plan as a tree for a snapshot. The stored template is left out where the workload shows it.
 pub(crate) fn tree(plan: &Plan) -> Value {
     let workload = has(plan, ChildKind::Deployment) || has(plan, ChildKind::Job);
-    let present: Vec<Value> = plan.present.iter().map(|child| {
-        let mut body = child.body.clone();
-        if child.id.kind == ChildKind::ControllerRevision && workload {
-            body["data"]["template"] = json!("(as in the workload)");
-        }
-        body
-    }).collect();
+    let present: Vec<Value> = plan
+        .present
+        .iter()
+        .map(|child| {
+            let mut body = child.body.clone();
+            if child.id.kind == ChildKind::ControllerRevision && workload {
+                body["data"]["template"] = json!("(as in the workload)");
+            }
+            body
+        })
+        .collect();
     json!({
         "present": present,
         "absent": plan.absent.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -312,7 +352,10 @@ pub(crate) fn tree(plan: &Plan) -> Value {
 /// The problems, one line each.
 pub(crate) fn problems(plan: &Plan) -> Vec<String> {
     let line = |one: &flowctl_plan::Problem| {
-        format!("{}/{} {:?} {}: {}", one.condition, one.reason, one.severity, one.field, one.message)
+        format!(
+            "{}/{} {:?} {}: {}",
+            one.condition, one.reason, one.severity, one.field, one.message
+        )
     };
     plan.problems.iter().map(line).collect()
 }
