@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::{quantity, schema};
 
 /// An open JSON object.
 pub type Object = serde_json::Map<String, serde_json::Value>;
@@ -25,7 +25,7 @@ pub enum Role {
     Service,
 }
 
-/// The wire dialect that a component speaks.
+/// The wire dialect that a component speaks; default pipeline.v1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Protocol {
     /// `pipeline.v1.ProcessorService` and `ConsumerService`.
@@ -58,7 +58,7 @@ pub struct ProcessorRef {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
-    /// Image of the container.
+    /// Image of the container; only a Pipeline with flavor Runner may leave it out, and takes the operator's runner image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
@@ -67,7 +67,7 @@ pub struct Container {
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     pub command: Vec<String>,
     /// Environment; a name of ours given here wins over ours, and the status says so.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "quantity::env")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub env: Vec<EnvVar>,
@@ -76,7 +76,11 @@ pub struct Container {
     #[schemars(length(max = 32))]
     pub env_from: Vec<EnvFromSource>,
     /// Requests and limits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "quantity::resources"
+    )]
     pub resources: Option<ResourceRequirements>,
     /// Volumes of the pod, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -93,7 +97,7 @@ pub struct Container {
     pub pod_template: Option<Object>,
 }
 
-/// Whether heartbeats are judged.
+/// Whether heartbeats are judged. Auto (default): once it has registered. Required: from the start. Off: not at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HeartbeatPolicy {
     /// Judged once it has registered; never seen is unknown, and readiness is untouched.
@@ -105,7 +109,7 @@ pub enum HeartbeatPolicy {
     Off,
 }
 
-/// How heartbeats are told apart.
+/// How heartbeats are told apart. PerPod (default): each pod has an id. Shared: one id, fixed in the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HeartbeatIdentity {
     /// Each pod has an id of its own, injected by the operator.

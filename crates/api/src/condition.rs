@@ -144,6 +144,66 @@ impl ConditionType {
             ConditionType::Ready => "Ready",
         }
     }
+
+    /// What the condition tells, for the reference documentation.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            ConditionType::Accepted => "The spec is valid.",
+            ConditionType::ResolvedRefs => "Every reference was found, is granted, and fits its place.",
+            ConditionType::Available => "The workload runs.",
+            ConditionType::Healthy => "The heartbeats say that it works.",
+            ConditionType::Reconciling => "A roll-out or a retry is going on.",
+            ConditionType::Stalled => "Nothing will change until a person changes something.",
+            ConditionType::Ready => "The summary; the last to flip.",
+        }
+    }
+
+    /// The reasons that a condition can have, those of its good status first. Stalled and Ready also repeat the reason
+    /// of the condition that they summarise.
+    pub const fn reasons(self) -> &'static [Reason] {
+        match self {
+            ConditionType::Accepted => &[
+                Reason::Accepted,
+                Reason::Invalid,
+                Reason::EndpointConflict,
+                Reason::PodTemplateRefused,
+                Reason::ConfigTooLarge,
+            ],
+            ConditionType::ResolvedRefs => &[
+                Reason::Resolved,
+                Reason::ProcessorNotFoundOrNotGranted,
+                Reason::RoleMismatch,
+                Reason::ProtocolMismatch,
+                Reason::ContractMismatch,
+                Reason::Blocked,
+            ],
+            ConditionType::Available => &[
+                Reason::MinimumReplicasAvailable,
+                Reason::Running,
+                Reason::Complete,
+                Reason::External,
+                Reason::Suspended,
+                Reason::Progressing,
+                Reason::ProgressDeadlineExceeded,
+                Reason::CrashLoopBackOff,
+                Reason::ImagePullBackOff,
+                Reason::CreateContainerConfigError,
+                Reason::Unschedulable,
+                Reason::OOMKilled,
+                Reason::ExitedWithoutError,
+                Reason::PodsForbidden,
+                Reason::QuotaExceeded,
+                Reason::Failed,
+                Reason::NameConflict,
+                Reason::ApplyFailed,
+                Reason::Blocked,
+            ],
+            ConditionType::Healthy => &[Reason::HeartbeatFresh, Reason::NotConfigured],
+            ConditionType::Reconciling => &[Reason::Progressing, Reason::ApplyRetrying, Reason::Idle],
+            ConditionType::Stalled => &[Reason::NotStalled],
+            ConditionType::Ready => &[Reason::Ready, Reason::Complete, Reason::Suspended],
+        }
+    }
 }
 
 impl fmt::Display for ConditionType {
@@ -157,5 +217,21 @@ impl fmt::Display for ConditionType {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConditionType, Reason};
+
+    // A reason that no condition lists would be missing from the reference documentation.
+    #[test]
+    fn every_reason_belongs_to_a_condition() {
+        for reason in Reason::ALL {
+            assert!(
+                ConditionType::ALL.iter().any(|kind| kind.reasons().contains(reason)),
+                "{reason}"
+            );
+        }
     }
 }

@@ -9,6 +9,7 @@ pub mod crd;
 pub mod external_processor;
 pub mod labels;
 pub mod pipeline;
+pub mod quantity;
 mod schema;
 pub mod status;
 #[cfg(test)]

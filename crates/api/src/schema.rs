@@ -12,7 +12,11 @@ pub(crate) fn step_config(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
-        "properties": {"endpoint": {"type": "string", "maxLength": 512}},
+        "properties": {"endpoint": {
+            "type": "string",
+            "maxLength": 512,
+            "description": "Address of a service that is wired by hand; with processorRef the operator writes it.",
+        }},
     })
 }
 

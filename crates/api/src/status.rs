@@ -30,7 +30,7 @@ pub struct Status {
     /// Pipeline: its steps that are ExternalProcessors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepStatus>,
-    /// Pipeline: ready and all of those steps, `2/2`.
+    /// Pipeline: ready and all of those steps, `2/2`; absent when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps_ready: Option<String>,
     /// What runs.

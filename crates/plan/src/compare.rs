@@ -4,7 +4,10 @@
 
 use std::{cmp::Ordering, fmt};
 
-use flowctl_api::labels::APPLIED;
+use flowctl_api::{
+    labels::APPLIED,
+    quantity::{FIELDS, MAPS},
+};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -58,10 +61,6 @@ const STRING_MAPS: [&str; 7] = [
     "nodeSelector",
     "stringData",
 ];
-
-/// Maps from free names to quantities, and single quantities: the apiserver stores `0.5` as `500m`.
-const QUANTITY_MAPS: [&str; 3] = ["limits", "overhead", "requests"];
-const QUANTITIES: [&str; 2] = ["divisor", "sizeLimit"];
 
 /// Flags and numbers that the apiserver keeps by value, so that `false` and 0 are not stored. All others are pointers
 /// there: `automountServiceAccountToken: false` is not the same as nothing.
@@ -123,7 +122,7 @@ fn field(key: &str, wanted: &Value, live: Option<&Value>, path: &mut Path) -> Op
     match (wanted, live) {
         (Value::Null, _) => None,
         (Value::Object(wanted), Value::Object(live)) if STRING_MAPS.contains(&key) => strings(wanted, live, path),
-        (Value::Object(wanted), Value::Object(live)) if QUANTITY_MAPS.contains(&key) => {
+        (Value::Object(wanted), Value::Object(live)) if MAPS.contains(&key) => {
             wanted.iter().find_map(|(name, wanted)| {
                 path.within(name.clone(), |path| match live.get(name) {
                     Some(live) if same_quantity(wanted, live) => None,
@@ -140,7 +139,7 @@ fn field(key: &str, wanted: &Value, live: Option<&Value>, path: &mut Path) -> Op
                 .map(|wanted| path.difference(wanted, None)),
             None => atomic(wanted, live, path),
         },
-        _ if QUANTITIES.contains(&key) && same_quantity(wanted, live) => None,
+        _ if FIELDS.contains(&key) && same_quantity(wanted, live) => None,
         _ => scalar(wanted, live, path),
     }
 }
@@ -214,7 +213,7 @@ fn absent_is_same(key: &str, wanted: &Value) -> bool {
         Value::String(value) => value.is_empty() && key != EMPTY_IS_KEPT,
         Value::Array(values) => values.is_empty(),
         // `emptyDir: {}` chooses something, so an empty object is not the same as none; an empty free map is.
-        Value::Object(fields) => fields.is_empty() && (STRING_MAPS.contains(&key) || QUANTITY_MAPS.contains(&key)),
+        Value::Object(fields) => fields.is_empty() && (STRING_MAPS.contains(&key) || MAPS.contains(&key)),
     }
 }
 

@@ -24,7 +24,8 @@ enum Segment {
 
 /// The typed value, or everything that is wrong with it.
 pub(crate) fn parse<T: DeserializeOwned + JsonSchema>(object: &Object) -> Result<T, Vec<Fault>> {
-    let value = Value::Object(object.clone());
+    let mut value = Value::Object(object.clone());
+    flowctl_api::quantity::numbers_to_text(&mut value);
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let typed = serde_path_to_error::Deserializer::new(&value, &mut track);

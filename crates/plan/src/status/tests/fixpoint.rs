@@ -159,6 +159,11 @@ proptest! {
             prop_assert_eq!(was.status == is.status, was.last_transition_time == is.last_transition_time);
             prop_assert!(is.message.len() <= 1024 && !is.message.is_empty(), "{}", is.message);
         }
+        for (kind, condition) in ConditionType::ALL.iter().zip(&published.status.conditions) {
+            let own = kind.reasons().iter().any(|reason| reason.as_str() == condition.reason);
+            let summary = matches!(kind, ConditionType::Stalled | ConditionType::Ready);
+            prop_assert!(own || summary, "{kind} does not document {}", condition.reason);
+        }
         prop_assert!(published.status.why.len() <= 256);
         let ready = told(&published.status, ConditionType::Ready);
         prop_assert_eq!(ready.starts_with("True"), published.status.why.is_empty());
