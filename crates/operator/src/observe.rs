@@ -79,10 +79,6 @@ fn children(caches: &Caches, subject: &Subject, master: &Master) -> Children {
     let deployments = ours(caches.deployments.of(subject), master);
     let jobs = ours(caches.jobs.of(subject), master);
     let replica_sets = owned(caches.replica_sets.of(subject), &uids(&deployments).collect());
-    let pods = owned(
-        caches.pods.of(subject),
-        &uids(&replica_sets).chain(uids(&jobs)).collect(),
-    );
     Children {
         config_maps: ours(caches.config_maps.of(subject), master),
         revisions: ours(caches.revisions.of(subject), master),
@@ -91,6 +87,7 @@ fn children(caches: &Caches, subject: &Subject, master: &Master) -> Children {
         deployments,
         jobs,
         replica_sets,
-        pods,
+        // By label alone: a pod outlives the Job or ReplicaSet that made it, and another copy must not start beside it.
+        pods: caches.pods.of(subject),
     }
 }

@@ -73,10 +73,10 @@ fn streaming(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Child
         kind: ChildKind::Job,
         name,
     }));
-    let name = names::pipeline(&owner.name);
-    let exists = held::existing(children, ChildKind::Deployment, name).is_some();
+    let exists = held::existing(children, ChildKind::Deployment, names::pipeline(&owner.name)).is_some();
+    // Pods of a ReplicaSet that has lost its Deployment are the new Deployment's to adopt; those that end are not.
     let run_goes_on = children.jobs.iter().any(|job| !revision::finished(job))
-        || children.pods.iter().any(|pod| is_of_job(pod) && !revision::ended(pod));
+        || live_pods(children).any(|pod| is_of_job(pod) || pod.metadata.deletion_timestamp.is_some());
     if exists || !run_goes_on {
         let replicas = if suspended(object) { 0 } else { 1 };
         let deployment = deployment(object, owner, replicas, &chosen.content.template);
@@ -85,41 +85,34 @@ fn streaming(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Child
 }
 
 fn batch(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Children, plan: &mut Plan) {
-    let deployment = held::existing(children, ChildKind::Deployment, names::pipeline(&owner.name));
     let name = names::revision(&owner.name, &chosen.hash);
-    let exists = held::existing(children, ChildKind::Job, name.clone()).is_some();
+    let deployment = held::existing(children, ChildKind::Deployment, names::pipeline(&owner.name));
     // A finished run stays, as long as its revision does: it is the record that it need not run again.
-    let others = children
-        .jobs
-        .iter()
-        .filter(|job| job.metadata.name.as_ref() != Some(&name));
-    let unfinished = others
-        .filter(|job| !revision::finished(job))
-        .filter_map(|job| job.metadata.name.clone());
-    let unfinished: Vec<_> = unfinished
+    let unfinished = children.jobs.iter().filter(|job| !revision::finished(job));
+    let others = unfinished.filter_map(|job| job.metadata.name.clone().filter(|other| *other != name));
+    let others: Vec<_> = others
         .map(|name| ChildRef {
             kind: ChildKind::Job,
             name,
         })
         .collect();
-    let other_pods = children
-        .pods
+    let mut same = children
+        .jobs
         .iter()
-        .any(|pod| !revision::ended(pod) && revision::label(&pod.metadata) != Some(chosen.hash.as_str()));
-    let occupied = deployment.is_some() || !unfinished.is_empty() || other_pods;
+        .filter(|job| job.metadata.name.as_ref() == Some(&name));
+    let exists = same.any(|job| job.metadata.deletion_timestamp.is_none());
+    let occupied = deployment.is_some() || !others.is_empty() || live_pods(children).next().is_some();
     plan.absent.extend(deployment);
-    plan.absent.extend(unfinished);
+    plan.absent.extend(others);
     if exists || !occupied {
-        plan.present.push(build::job(
-            owner,
-            Job {
-                hash: &chosen.hash,
-                batch: object.spec.batch.as_ref(),
-                suspend: suspended(object),
-                template: &chosen.content.template,
-                frozen: chosen.content.job.as_ref(),
-            },
-        ));
+        let job = Job {
+            hash: &chosen.hash,
+            batch: object.spec.batch.as_ref(),
+            suspend: suspended(object),
+            template: &chosen.content.template,
+            frozen: chosen.content.job.as_ref(),
+        };
+        plan.present.push(build::job(owner, job));
     }
 }
 
@@ -162,6 +155,15 @@ fn deployment<'a>(object: &Pipeline, owner: &Owner, replicas: i32, template: &'a
 
 fn suspended(object: &Pipeline) -> bool {
     object.spec.suspend == Some(true)
+}
+
+/// Pods that have not ended, whoever made them.
+fn live_pods(children: &Children) -> impl Iterator<Item = &Pod> {
+    children
+        .pods
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|pod| !revision::ended(pod))
 }
 
 fn is_of_job(pod: &Pod) -> bool {

@@ -1,5 +1,7 @@
 //! Batch pipelines: each run happens once, and never two at a time.
 
+#![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
+
 mod support;
 
 use flowctl_api::Pipeline;
@@ -147,4 +149,16 @@ fn suspend_stops_the_running_job_of_a_refused_pipeline() {
     let job = only(&plan, ChildKind::Job);
     assert_eq!(job["spec"]["suspend"], true);
     assert_eq!(job["metadata"]["name"], format!("run-{}", hash(&first)));
+}
+
+/// A Job that a person deleted would start again beside its own last pod.
+#[test]
+fn a_deleted_job_comes_back_when_its_pods_are_gone() {
+    let mut world = World::usual();
+    let first = world.pass(&run(9));
+    world.add_pod(hash(&first), "Job", "Running");
+    world.children.jobs.clear();
+    assert!(!has(&world.plan(&run(9)), ChildKind::Job));
+    world.children.pods.clear();
+    assert_eq!(world.plan(&run(9)).present, first.present);
 }

@@ -1,5 +1,7 @@
 //! What holds for every plan, over generated objects.
 
+#![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,9 @@ use flowctl_plan::{ChildKind, ChildRef};
 use serde_json::{Value, json};
 use support::{World, fpl, has, hash, only, payments, problems, sink, ttp, xproc};
 
+/// A change of an object, with what it is called.
+type Change<T> = (&'static str, fn(&mut T));
+
 fn template(world: &World, pipeline: &Pipeline) -> Value {
     only(&world.plan(pipeline), ChildKind::Deployment)["spec"]["template"].clone()
 }
@@ -61,7 +64,7 @@ fn an_endpoint_that_moves_is_a_new_revision() {
 #[test]
 fn what_reaches_the_pod_is_a_new_revision() {
     let before = World::usual().plan(&payments());
-    let changes: [(&str, fn(&mut Pipeline)); 8] = [
+    let changes: [Change<Pipeline>; 8] = [
         ("config", |object| {
             drop(
                 object.spec.processors[1]
@@ -102,7 +105,7 @@ fn what_reaches_the_pod_is_a_new_revision() {
 #[test]
 fn what_does_not_reach_the_pod_is_not() {
     let before = World::usual().plan(&payments());
-    let changes: [(&str, fn(&mut Pipeline)); 5] = [
+    let changes: [Change<Pipeline>; 5] = [
         ("suspend", |object| object.spec.suspend = Some(true)),
         ("strategy", |object| {
             object.spec.strategy = serde_json::from_value(json!({"type": "RollingUpdate"})).unwrap()
@@ -127,7 +130,7 @@ fn what_does_not_reach_the_pod_is_not() {
         assert_eq!(hash(&World::usual().plan(&object)), hash(&before), "{what}");
     }
     let processor = World::usual().plan_processor(&ttp());
-    let changes: [(&str, fn(&mut ExternalProcessor)); 4] = [
+    let changes: [Change<ExternalProcessor>; 4] = [
         ("suspend", |object| object.spec.suspend = Some(true)),
         ("replicas", |object| object.spec.workload.as_mut().unwrap().replicas = 9),
         ("contract", |object| object.spec.contract = Some(Default::default())),

@@ -2,6 +2,7 @@
 //! plan looks at what came of it.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
