@@ -29,8 +29,18 @@ enum Verb {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
-    match Arguments::parse().verb {
+async fn main() -> ExitCode {
+    match run(Arguments::parse().verb).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
         Verb::Cluster(arguments) => return cluster::run(arguments).await,
         Verb::Demo(arguments) => demo::run(&arguments).await?,
         Verb::Test(arguments) => test::run(&arguments).await?,

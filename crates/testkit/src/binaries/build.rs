@@ -75,8 +75,9 @@ async fn build_one(go: &Path, program: Program) -> Result<()> {
     let recipe = program.recipe();
     let directory = directory(&recipe)?;
     fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
-    // One name is enough: we hold the lock, and what a killed builder left is overwritten.
-    let unfinished = directory.join(format!(".{}", program.file_name()));
+    // A killed builder leaves its file, and maybe a Go that still writes it: so another name, and the old ones go.
+    forget_unfinished(&directory, program)?;
+    let unfinished = directory.join(format!("{}{}", unfinished_prefix(program), std::process::id()));
     let mut go = Command::new(go);
     go.current_dir(source(&recipe))
         .env("CGO_ENABLED", "0")
@@ -92,6 +93,22 @@ async fn build_one(go: &Path, program: Program) -> Result<()> {
     command::run(&mut go).await?;
     let finished = directory.join(program.file_name());
     fs::rename(&unfinished, &finished).map_err(Error::file("move the finished program to", &finished))
+}
+
+fn unfinished_prefix(program: Program) -> String {
+    format!(".{}.", program.file_name())
+}
+
+fn forget_unfinished(directory: &Path, program: Program) -> Result<()> {
+    let prefix = unfinished_prefix(program);
+    let entries = fs::read_dir(directory).map_err(Error::file("read", directory))?;
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+    {
+        fs::remove_file(entry.path()).map_err(Error::file("remove", &entry.path()))?;
+    }
+    Ok(())
 }
 
 /// Waits until no other builder works. The kernel frees the lock of a killed one.
