@@ -202,7 +202,10 @@ impl<'a> View<'a> {
                 .filter(|pod| !pods::is_ending(pod))
                 .copied()
                 .collect(),
-            old_pods: live.iter().filter(|pod| !is_current(pod)).count(),
+            old_pods: live
+                .iter()
+                .filter(|pod| !is_current(pod) && !pods::has_ended(pod))
+                .count(),
         }
     }
 

@@ -138,10 +138,14 @@ fn missing(asked: Asked, plan: &Plan, pods: &[&Pod]) -> Running {
             )
         }
         None => {
-            let message = "nothing runs yet: its objects are being created";
+            // Two copies of a pipeline would process the same ledgers twice, so the next one waits.
+            let doing = match left(pods) {
+                0 => "its objects are being created".to_owned(),
+                left => format!("what ran before ends first, {} left", count(left, "pod")),
+            };
             (
-                Verdict::bad(Reason::Progressing, message),
-                Some("its objects are being created".to_owned()),
+                Verdict::bad(Reason::Progressing, format!("nothing runs yet: {doing}")),
+                Some(doing),
             )
         }
     };
@@ -158,7 +162,7 @@ fn missing(asked: Asked, plan: &Plan, pods: &[&Pod]) -> Running {
 }
 
 fn suspension(all: &[&Pod]) -> Running {
-    let left = all.iter().filter(|pod| !pods::has_ended(pod)).count();
+    let left = left(all);
     let (message, going_on) = match left {
         0 => ("spec.suspend is set: nothing runs, as asked".to_owned(), None),
         left => {
@@ -173,6 +177,11 @@ fn suspension(all: &[&Pod]) -> Running {
         pods: Some(PodCount::default()),
         replicas: Some(i32::try_from(left).unwrap_or(i32::MAX)),
     }
+}
+
+/// Pods that have not ended.
+fn left(all: &[&Pod]) -> usize {
+    all.iter().filter(|pod| !pods::has_ended(pod)).count()
 }
 
 fn stopped(deployment: &Deployment) -> bool {

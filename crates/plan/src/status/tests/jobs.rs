@@ -129,3 +129,21 @@ fn a_finished_run_stays_finished_when_suspended() {
     let flow = flow.with_job(paused, Vec::new());
     assert_eq!(told(&flow.publish().status, ConditionType::Ready), "True/Suspended");
 }
+
+#[test]
+fn a_changed_run_says_that_it_waits_for_the_one_before() {
+    let mut changed = flow("Batch").with_job(job(json!({"active": 1})), vec![ready("a")]);
+    let old = ChildRef {
+        kind: ChildKind::Job,
+        name: format!("payments-{REVISION}"),
+    };
+    changed.plan.present.clear();
+    changed.plan.absent = vec![old];
+    let status = changed.publish().status;
+    assert_eq!(told(&status, ConditionType::Available), "False/Progressing");
+    assert!(
+        status.why.contains("what ran before ends first, 1 pod left"),
+        "{}",
+        status.why
+    );
+}
