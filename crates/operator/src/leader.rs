@@ -328,3 +328,20 @@ fn record(lease: &Lease) -> Record {
         version: lease.resource_version().unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A leader that was paused must not write when it goes on: the fence closes by itself, before anybody tells it.
+    #[tokio::test(start_paused = true)]
+    async fn the_fence_closes_by_time_alone() {
+        let fence = Fence::closed();
+        assert!(!fence.is_open());
+        fence.set(Some(Instant::now() + GIVE_UP));
+        assert!(fence.is_open());
+        tokio::time::advance(GIVE_UP).await;
+        assert!(!fence.is_open());
+        assert!(Fence::always().is_open());
+    }
+}

@@ -17,6 +17,7 @@ mod lease;
 mod metrics;
 mod observe;
 mod ownership;
+mod pace;
 mod publish;
 mod queue;
 pub mod rbac;

@@ -21,7 +21,10 @@ async fn main() -> anyhow::Result<()> {
     // At once, whatever still runs: after a lost lease nothing may be written.
     if let Err(error) = end {
         tracing::error!("{error}");
-        #[expect(clippy::disallowed_methods, reason = "fail-stop: nothing of ours may go on without the lease")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "fail-stop: nothing of ours may go on without the lease"
+        )]
         std::process::exit(1);
     }
     Ok(())

@@ -16,6 +16,7 @@ use crate::{
     events::Events,
     metrics::Metrics,
     ownership::Master,
+    pace::Pace,
     rbac::Rule,
     store::prune,
     write::{Error, Writer},
@@ -39,6 +40,7 @@ pub(crate) struct Statuses {
     events: Events,
     metrics: Metrics,
     budget: Arc<Budget>,
+    pace: Arc<Pace>,
 }
 
 /// What became of a status.
@@ -46,7 +48,7 @@ pub(crate) struct Statuses {
 pub(crate) enum Published {
     /// It stands as it should.
     Done,
-    /// The budget is used up: a new pass after this time will publish what is true then.
+    /// Too much was written, for this object or for all: a new pass after this time will publish what is true then.
     Deferred(Duration),
 }
 
@@ -59,6 +61,7 @@ impl Statuses {
             events,
             metrics,
             budget: Arc::new(Budget::new(RATE, BURST)),
+            pace: Arc::default(),
         }
     }
 
@@ -78,6 +81,9 @@ impl Statuses {
         K: Cached + HasStatus<Status = Status>,
     {
         if object.status() != Some(&publication.status) {
+            if let Err(wait) = self.pace.ask(&master.uid, object.status(), &publication.status) {
+                return Ok(Published::Deferred(wait));
+            }
             match self.write::<K, K>(master, &publication.status).await? {
                 Write::Deferred(wait) => return Ok(Published::Deferred(wait)),
                 Write::Gone => return Ok(Published::Done),
@@ -104,6 +110,7 @@ impl Statuses {
             self.metrics.deferred.inc();
             return Ok(Write::Deferred(wait));
         }
+        self.pace.wrote(&master.uid);
         let body = body::<K>(master, status);
         match self
             .writer

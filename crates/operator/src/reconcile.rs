@@ -41,7 +41,7 @@ pub(crate) enum Outcome {
     Settled(Option<Duration>),
     /// Some write failed; the status says which, and it is tried again after this time.
     Retrying(Option<Duration>),
-    /// The status is put off, because too many were written.
+    /// The status is put off, because many were written.
     Deferred(Duration),
     /// This version cannot read the object, and its status says so.
     Unreadable,

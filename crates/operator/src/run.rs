@@ -14,10 +14,10 @@ use k8s_openapi::api::{
 };
 use tokio::{
     sync::{Notify, watch},
-    task::{JoinError, JoinHandle, JoinSet},
+    task::{JoinError, JoinSet},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     backoff::Backoff,
@@ -108,12 +108,11 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         .run(),
     );
 
-    let (fence, leadership, mut leads, stop_leading) = lead(&clients, &options, &metrics);
-    let mut leadership = leadership;
+    let (fence, mut leadership, mut leads, stop_leading) = lead(&clients, &options, &metrics);
     let writer = Writer::new(clients.writes.clone(), fence, metrics.clone());
     let (events, publisher) = events(clients.writes.clone(), options.instance.clone(), &metrics);
     let statuses = Statuses::new(writer.clone(), events, metrics.clone());
-    let mut last_events = tokio::spawn(publisher.run());
+    let mut last_events = AbortOnDropHandle::new(tokio::spawn(publisher.run()));
     let context = Context {
         caches: Arc::clone(&caches),
         writer,
@@ -165,8 +164,6 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         // Nothing may be written any more: passes end where they are, and the next leader's find the same end.
         workers.shutdown().await;
         tasks.shutdown().await;
-        leadership.abort();
-        last_events.abort();
         return end;
     }
     if timeout(DRAIN, async { while workers.join_next().await.is_some() {} })
@@ -178,9 +175,8 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     workers.shutdown().await;
     tasks.shutdown().await;
     drop(work);
-    if timeout(LAST_EVENTS, &mut last_events).await.is_err() {
-        last_events.abort();
-    }
+    // What is left after that is dropped.
+    let _ = timeout(LAST_EVENTS, &mut last_events).await;
     stop_leading.cancel();
     if !leadership.is_finished() {
         // Bounded by the limit of the request that gives the lease back.
@@ -191,7 +187,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
 
 type Leadership = (
     Fence,
-    JoinHandle<Result<(), Lost>>,
+    AbortOnDropHandle<Result<(), Lost>>,
     watch::Receiver<bool>,
     CancellationToken,
 );
@@ -205,7 +201,12 @@ fn lead(clients: &Clients, options: &Options, metrics: &Metrics) -> Leadership {
             let fence = Fence::closed();
             let (client, election) = (clients.lease.clone(), election.clone());
             let leader = Leader::new(client, election, fence.clone(), metrics.clone(), leading);
-            (fence, tokio::spawn(leader.run(stop.clone())), leads, stop)
+            (
+                fence,
+                AbortOnDropHandle::new(tokio::spawn(leader.run(stop.clone()))),
+                leads,
+                stop,
+            )
         }
         None => {
             leading.send_replace(true);
@@ -216,7 +217,7 @@ fn lead(clients: &Clients, options: &Options, metrics: &Metrics) -> Leadership {
                 drop(leading);
                 Ok(())
             };
-            (Fence::always(), tokio::spawn(wait), leads, stop)
+            (Fence::always(), AbortOnDropHandle::new(tokio::spawn(wait)), leads, stop)
         }
     }
 }
