@@ -57,10 +57,12 @@ pub fn of(target: &ExternalProcessor, settings: &Settings) -> Option<Endpoint> {
 // === impl Endpoint ===
 
 impl Endpoint {
-    /// The host without the port: the name that a certificate must carry.
+    /// The host without the port and without the brackets of an IPv6 address: the name that a certificate must carry.
     pub fn host(&self) -> &str {
-        self.address
+        let host = self
+            .address
             .rsplit_once(':')
-            .map_or(self.address.as_str(), |(host, _)| host)
+            .map_or(self.address.as_str(), |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
     }
 }

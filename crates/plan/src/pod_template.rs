@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use serde_json::Value;
 
 use crate::body::{to_json, without_empties};
-use crate::env;
 use crate::observed::PodSecurity;
 use crate::pod::{MAIN, OWN_VOLUMES};
 use crate::pod_security::{self, Violation};
@@ -185,33 +184,14 @@ impl Check<'_> {
             };
             self.refuse(&path, repair);
         }
-        for entry in user.env.iter().flatten().filter(|entry| env::is_ours(&entry.name)) {
-            let path = format!("spec.containers[{MAIN}].env[{}]", entry.name);
-            self.refuse(
-                &path,
-                format!(
-                    "the operator injects {}; to replace it, set it in {field}.env",
-                    entry.name
-                ),
-            );
-        }
-        for mount in user.volume_mounts.iter().flatten() {
-            let path = format!("spec.containers[{MAIN}].volumeMounts[{}]", mount.mount_path);
-            if let Some(ours) = own_path(&mount.mount_path) {
-                self.refuse(&path, format!("the operator mounts {ours}; choose another path"));
-            }
-            if mount.name.starts_with(OWN_VOLUMES) {
-                self.refuse(
-                    &path,
-                    format!("{:?} is the operator's own volume; mount one of yours", mount.name),
-                );
-            }
-        }
-        let ours = rendered
+        let main = rendered
             .spec
             .iter()
             .flat_map(|spec| &spec.containers)
-            .flat_map(|main| main.ports.iter().flatten());
+            .find(|main| main.name == MAIN);
+        self.env(user, main);
+        self.mounts(user);
+        let ours = main.into_iter().flat_map(|main| main.ports.iter().flatten());
         let ours: Vec<_> = ours.map(|port| (port.container_port, port.name.as_deref())).collect();
         for port in user.ports.iter().flatten() {
             let clash = ours.iter().find(|(number, name)| {
@@ -225,6 +205,62 @@ impl Check<'_> {
                 self.refuse(
                     &path,
                     format!("the Services reach port {number} by the name {name:?}; leave both as they are"),
+                );
+            }
+        }
+    }
+
+    /// A variable stands in one place: injected, in the list of the spec, or here.
+    fn env(&mut self, user: &Container, rendered: Option<&Container>) {
+        let field = self.container.field;
+        if user.env_from.is_some() && !self.container.env_from.is_empty() {
+            let path = format!("spec.containers[{MAIN}].envFrom");
+            self.refuse(
+                &path,
+                format!("it would replace {field}.envFrom; remove one of the two"),
+            );
+        }
+        let rendered: Vec<_> = rendered
+            .into_iter()
+            .flat_map(|main| main.env.iter().flatten())
+            .collect();
+        for entry in user.env.iter().flatten() {
+            let path = format!("spec.containers[{MAIN}].env[{}]", entry.name);
+            if self.container.env.iter().any(|other| other.name == entry.name) {
+                self.refuse(&path, format!("{field}.env has it too; remove one of the two"));
+            } else if rendered.iter().any(|other| other.name == entry.name) {
+                self.refuse(
+                    &path,
+                    format!(
+                        "the operator injects {}; to replace it, set it in {field}.env",
+                        entry.name
+                    ),
+                );
+            }
+        }
+    }
+
+    fn mounts(&mut self, user: &Container) {
+        let field = self.container.field;
+        for mount in user.volume_mounts.iter().flatten() {
+            let path = format!("spec.containers[{MAIN}].volumeMounts[{}]", mount.mount_path);
+            if let Some(ours) = own_path(&mount.mount_path) {
+                self.refuse(&path, format!("the operator mounts {ours}; choose another path"));
+            } else if mount.name.starts_with(OWN_VOLUMES) {
+                self.refuse(
+                    &path,
+                    format!("{:?} is the operator's own volume; mount one of yours", mount.name),
+                );
+            }
+            if self
+                .container
+                .volume_mounts
+                .iter()
+                .any(|other| other.mount_path == mount.mount_path)
+            {
+                self.refuse(
+                    &path,
+                    format!("{field}.volumeMounts has this path too; remove one of the two"),
                 );
             }
         }

@@ -142,6 +142,29 @@ fn pod_templates() {
         .collect();
     snapshot("refused_pod_templates", &table);
 
+    let twice = fpl(
+        "refused",
+        &format!(
+            "{SOURCE}
+{OUT}
+runtime:
+  env: [{{name: A, value: '1'}}]
+  envFrom: [{{configMapRef: {{name: a}}}}]
+  volumes: [{{name: v, emptyDir: {{}}}}]
+  volumeMounts: [{{name: v, mountPath: /v}}]
+  podTemplate:
+    spec:
+      volumes: [{{name: v, emptyDir: {{}}}}]
+      containers:
+      - name: main
+        env: [{{name: A, value: '2'}}]
+        envFrom: [{{configMapRef: {{name: b}}}}]
+        volumeMounts: [{{name: v, mountPath: /v}}]
+"
+        ),
+    );
+    snapshot("refused_twice", &[("in two places", refused(&twice))]);
+
     // What an operator with --pod-security=baseline takes.
     let mut relaxed = world();
     relaxed.settings.pod_security = PodSecurity::Baseline;

@@ -29,7 +29,8 @@ fn reports_to(named: Option<&ControlPlane>, default: Option<&ControlPlane>) -> O
     named.cloned().or_else(|| default.map(without_secret))
 }
 
-/// What pods need for TLS towards the control plane: files, mounts and variables.
+/// What pods need for TLS towards the control plane: files, mounts and variables. `FLOWCTL_TLS_*` means this in a pipeline
+/// (seed 001, its TLS section), and the certificate of the gRPC port in a component, so the long names are set in both.
 fn control_plane_tls(
     control_plane: Option<&ControlPlane>,
     files: &mut BTreeMap<String, String>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use flowctl_api::Reason;
 use flowctl_api::pipeline::{Flavor, Mode};
 use flowctl_pipeline::PipelineFile;
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
+use k8s_openapi::api::core::v1::{Container, EnvVar, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{control_plane_tls, reports_to};
@@ -45,7 +45,12 @@ pub(crate) fn pipeline(
         heartbeat_seconds: valid.heartbeat.seconds(),
         control_plane: control_plane.as_ref(),
     });
-    injected.extend(control_plane_tls(control_plane.as_ref(), &mut files, &mut config));
+    let tls = control_plane_tls(control_plane.as_ref(), &mut files, &mut config);
+    injected.extend(tls.iter().map(|long| EnvVar {
+        name: long.name.replace("_CONTROL_PLANE_", "_"),
+        ..long.clone()
+    }));
+    injected.extend(tls);
     check_size(&files, problems);
     if let Some(secret) = &valid.client_tls {
         config.secret(secret, pod::CLIENT_TLS, &["tls.crt", "tls.key"]);
