@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use flowctl_supervisor::journal::{self, Journal};
-use flowctl_supervisor::unwind::unwind;
+use flowctl_supervisor::unwind::{PATIENCE, unwind};
 
 /// A directory that is ours.
 pub(crate) struct Place {
@@ -27,7 +27,7 @@ impl Place {
         // Without a lock, a living one may be of another process: nothing of it is ours to clear.
         if journal.exists() && journal::living_supervisor(&journal).is_none() {
             let mut left = Journal::open(&journal).map_err(|error| unusable(&journal, &error))?;
-            let failures = unwind(&mut left);
+            let failures = unwind(&mut left, PATIENCE);
             if !failures.is_empty() {
                 let place = directory.display();
                 return Err(format!(

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 
 use flowctl_supervisor::journal::{Entry, Journal};
 use flowctl_supervisor::process::Identity;
-use flowctl_supervisor::unwind::unwind;
+use flowctl_supervisor::unwind::{PATIENCE, unwind};
 use flowctl_supervisor::{Answer, Program, Report, Request};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -75,7 +75,7 @@ pub(crate) fn serve(directory: &Path, lock: Option<&Path>) -> Result<(), String>
         };
         report(&Report::Answer(answer));
     }
-    let failures = unwind(&mut journal);
+    let failures = unwind(&mut journal, PATIENCE);
     report(&Report::Answer(Answer::Stopped(failures.clone())));
     drop(place);
     if failures.is_empty() {

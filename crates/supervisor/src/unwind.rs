@@ -14,12 +14,13 @@ use crate::Undo;
 use crate::journal::{Entry, Journal};
 use crate::process::{Identity, with_argument};
 
-/// How long one step may be retried: kernel objects (cgroups, mounts, devices) go a moment after their last process.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one step is usually retried: kernel objects (cgroups, mounts, devices) go a moment after their last process.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Unwinds everything in the journal. Returns what could not be undone; those steps stay in the journal.
-pub fn unwind(journal: &mut Journal) -> Vec<String> {
+/// Unwinds everything in the journal; a step that fails is tried again for as long as `patience`. Returns what could
+/// not be undone; those steps stay in the journal.
+pub fn unwind(journal: &mut Journal, patience: Duration) -> Vec<String> {
     let mut failures = Vec::new();
     let mut left = Vec::new();
     for entry in journal.take().into_iter().rev() {
@@ -40,7 +41,7 @@ pub fn unwind(journal: &mut Journal) -> Vec<String> {
                 "{} is kept: it holds what another attempt needs",
                 path.display()
             )),
-            Entry::Undo(step) => patiently(|| perform(step)),
+            Entry::Undo(step) => patiently(patience, || perform(step)),
         };
         if let Err(failure) = outcome {
             failures.push(failure);
@@ -57,8 +58,8 @@ pub fn unwind(journal: &mut Journal) -> Vec<String> {
 }
 
 /// Tries until it works or patience ends.
-fn patiently(mut attempt: impl FnMut() -> Result<(), String>) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
+fn patiently(patience: Duration, mut attempt: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
     loop {
         match attempt() {
             Ok(()) => return Ok(()),

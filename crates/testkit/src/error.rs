@@ -7,17 +7,18 @@ use std::time::Duration;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why something could not be done.
+/// Why something could not be done. The reason stands in the message, so it is not a `source` too: printed chains would
+/// say it twice.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or a process could not be used.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {reason}")]
     Io {
         /// What was being done, with what.
         doing: String,
         /// The reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A command ended with a failure.
     #[error("`{command}` failed ({status}): {said}")]
@@ -30,12 +31,12 @@ pub enum Error {
         said: String,
     },
     /// The apiserver did not do what it was asked.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {reason}")]
     Kube {
         /// What was being done.
         doing: String,
         /// The reason.
-        source: Box<kube::Error>,
+        reason: Box<kube::Error>,
     },
     /// Something did not happen in time.
     #[error("{what}: not within {limit:?}{detail}")]
@@ -67,23 +68,23 @@ pub enum Error {
 impl Error {
     /// An input or output error while `doing` something.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
+        move |reason| Self::Io {
             doing: doing.into(),
-            source,
+            reason,
         }
     }
 
     /// An input or output error with a file.
     pub fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let doing = format!("{verb} {}", path.display());
-        move |source| Self::Io { doing, source }
+        move |reason| Self::Io { doing, reason }
     }
 
     /// An error of the apiserver while `doing` something.
     pub fn kube(doing: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
-        move |source| Self::Kube {
+        move |reason| Self::Kube {
             doing: doing.into(),
-            source: Box::new(source),
+            reason: Box::new(reason),
         }
     }
 

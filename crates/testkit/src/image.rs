@@ -237,30 +237,34 @@ impl Archive {
     /// When the file is no such tar.
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::file("open", path))?;
-        let mut tar = tar::Archive::new(file);
-        for entry in tar.entries().map_err(Error::file("read", path))? {
-            let mut entry = entry.map_err(Error::file("read", path))?;
-            if entry.path().is_ok_and(|name| name == Path::new("index.json")) {
-                let index: Value = serde_json::from_reader(&mut entry)
-                    .map_err(|error| Error::file("read index.json of", path)(error.into()))?;
-                let reference = &index["manifests"][0];
-                let text = |value: &Value| value.as_str().map(str::to_owned);
-                let name = text(&reference["annotations"]["io.containerd.image.name"]);
-                if let (Some(name), Some(digest)) = (name, text(&reference["digest"])) {
-                    return Ok(Self {
-                        name,
-                        path: path.to_owned(),
-                        digest,
-                        inputs: String::new(),
-                    });
-                }
-            }
-        }
-        Err(Error::impossible(format!(
-            "{} is not an OCI image layout with a name: write it with `cargo xtask images`",
-            path.display()
-        )))
+        // Whatever is wrong inside (no tar, no index, no name), a person does the same about it.
+        let Some((name, digest)) = reference(file) else {
+            return Err(Error::impossible(format!(
+                "{} is not an OCI image layout with a name: write it with `cargo xtask images`",
+                path.display()
+            )));
+        };
+        Ok(Self {
+            name,
+            path: path.to_owned(),
+            digest,
+            inputs: String::new(),
+        })
     }
+}
+
+/// Name and digest of the first image of a layout.
+fn reference(file: File) -> Option<(String, String)> {
+    let mut tar = tar::Archive::new(file);
+    let mut entries = tar.entries().ok()?.map_while(std::io::Result::ok);
+    let index = entries.find(|entry| entry.path().is_ok_and(|name| name == Path::new("index.json")))?;
+    let index: Value = serde_json::from_reader(index).ok()?;
+    let reference = index.get("manifests")?.get(0)?;
+    let name = reference
+        .get("annotations")?
+        .get("io.containerd.image.name")?
+        .as_str()?;
+    Some((name.to_owned(), reference.get("digest")?.as_str()?.to_owned()))
 }
 
 // === impl Blob ===

@@ -2,6 +2,7 @@
 //! All of it is `flowctl-testkit`; here is only what is printed.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -62,7 +63,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         Verb::LoadImage { archives } => load(&open(context).await?, &archives).await?,
         Verb::Kubectl(passed) => return pass(open(context).await?.kubectl_command()?, passed).await,
         Verb::Helm(passed) => return pass(open(context).await?.helm_command().await?, passed).await,
-        Verb::Env => print!("{}", environment(&open(context).await?).await?),
+        Verb::Env => say(&environment(&open(context).await?).await?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -75,15 +76,15 @@ async fn up(context: Option<&str>) -> Result<()> {
     }
     let was_up = Cluster::attach().await?.is_some();
     let cluster = Cluster::up(Options::default()).await?;
-    println!(
-        "the local cluster {}\n",
-        if was_up { "was up already" } else { "is up" }
-    );
-    print!("{}", environment(&cluster).await?);
-    println!("\n# kubectl: cargo xtask cluster kubectl get pods --all-namespaces");
-    println!("# logs:    {}", cluster.directory().join("logs").display());
-    println!("# stop:    cargo xtask cluster down");
-    Ok(())
+    let was = if was_up { "was up already" } else { "is up" };
+    let (environment, logs) = (environment(&cluster).await?, cluster.directory().join("logs"));
+    say(&format!(
+        "the local cluster {was}\n\n{environment}\n\
+         # kubectl: cargo xtask cluster kubectl get pods --all-namespaces\n\
+         # logs:    {}\n\
+         # stop:    cargo xtask cluster down\n",
+        logs.display()
+    ))
 }
 
 async fn down(context: Option<&str>) -> Result<()> {
@@ -106,10 +107,9 @@ async fn status(context: Option<&str>) -> Result<ExitCode> {
         println!("the local cluster is down; `cargo xtask cluster up` starts it");
         return Ok(ExitCode::FAILURE);
     };
-    println!("up; KUBECONFIG={}\n", cluster.kubeconfig().display());
-    print!("{}", cluster.kubectl(&["get", "nodes", "--output=wide"]).await?);
-    println!();
-    print!("{}", cluster.kubectl(&["get", "pods", "--all-namespaces"]).await?);
+    let nodes = cluster.kubectl(&["get", "nodes", "--output=wide"]).await?;
+    let pods = cluster.kubectl(&["get", "pods", "--all-namespaces"]).await?;
+    say(&format!("up; KUBECONFIG={}\n\n{nodes}\n{pods}", cluster.kubeconfig().display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,6 +152,14 @@ async fn pass(mut command: Command, passed: Passed) -> Result<ExitCode> {
         .with_context(|| format!("cannot run {program}"))?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Prints; a reader that has seen enough (`| head`) is no failure.
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("cannot write to standard output"),
+    }
 }
 
 /// Lines for a shell: the kubeconfig, and the folders of kubectl and helm.
