@@ -2,12 +2,14 @@
 //! request is sent only for what differs from the live child; an object that we do not know is read before it is
 //! touched, and one that is not ours is never touched. It does not decide what is wanted, and never reads back.
 
+use flowctl_api::labels;
 use flowctl_plan::{Applied, Child, ChildRef, Children, Failure, FailureKind, Plan, compare};
 use serde_json::{Value, json};
 
 use crate::{
     caches::Caches,
     child::{ChildType, find, put, with_child_type},
+    fights::{Fights, Reason, conflict},
     ownership::{Master, Owner},
     write::{Error, Force, Writer},
 };
@@ -16,6 +18,7 @@ use crate::{
 struct Application<'a> {
     writer: &'a Writer,
     caches: &'a Caches,
+    fights: &'a Fights,
     master: &'a Master,
     children: Children,
 }
@@ -24,6 +27,7 @@ struct Application<'a> {
 pub(crate) async fn apply(
     writer: &Writer,
     caches: &Caches,
+    fights: &Fights,
     master: &Master,
     children: Children,
     plan: &Plan,
@@ -31,6 +35,7 @@ pub(crate) async fn apply(
     let mut application = Application {
         writer,
         caches,
+        fights,
         master,
         children,
     };
@@ -95,12 +100,17 @@ impl Application<'_> {
             return Ok(());
         };
         tracing::info!(child = %wanted.id, %difference, "writing a child that differs");
-        let body = with_uid(&wanted.body, live.meta().uid.as_deref());
+        let uid = live.meta().uid.as_deref().unwrap_or_default();
+        let (seal, last) = (seal(&wanted.body), seal(&shown));
+        let body = with_uid(&wanted.body, uid);
+        let force = self.fights.force(uid, seal);
         let answer = self
             .writer
-            .apply::<K>(&self.master.namespace, &wanted.id.name, &body, Force::Yes)
+            .apply::<K>(&self.master.namespace, &wanted.id.name, &body, force)
             .await;
-        self.keep(answer.map_err(Error::into_failure)?);
+        self.keep(answer.map_err(failure)?);
+        self.fights
+            .wrote(uid, seal, if seal == last { Reason::Drift } else { Reason::News });
         Ok(())
     }
 
@@ -112,7 +122,7 @@ impl Application<'_> {
         } else {
             self.writer.apply::<K>(namespace, name, &wanted.body, Force::No).await
         };
-        // Somebody made it since we looked: the next pass reads whose it is.
+        // A conflict: somebody made it since we looked, and the next pass reads whose it is.
         self.keep(answer.map_err(Error::into_failure)?);
         Ok(())
     }
@@ -152,10 +162,30 @@ impl Application<'_> {
     }
 }
 
+/// The failure of a write to a child of ours.
+fn failure(error: Error) -> FailureKind {
+    match &error {
+        Error::Status(status) => conflict(status).unwrap_or_else(|| error.into_failure()),
+        _ => error.into_failure(),
+    }
+}
+
+/// The hash of what the child was written with last.
+fn seal(body: &Value) -> &str {
+    let annotations = body.pointer("/metadata/annotations");
+    annotations
+        .and_then(|all| all.get(labels::APPLIED)?.as_str())
+        .unwrap_or_default()
+}
+
 /// The body with the live object's uid: if it is another object by now, the apiserver refuses.
-fn with_uid(body: &Value, uid: Option<&str>) -> Value {
+fn with_uid(body: &Value, uid: &str) -> Value {
     let mut body = body.clone();
-    if let (Some(metadata), Some(uid)) = (body.get_mut("metadata").and_then(Value::as_object_mut), uid) {
+    if let Some(metadata) = body
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .filter(|_| !uid.is_empty())
+    {
         metadata.insert("uid".to_owned(), json!(uid));
     }
     body

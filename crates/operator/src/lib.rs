@@ -11,6 +11,7 @@ mod child;
 mod client;
 mod crds;
 mod events;
+mod fights;
 mod health;
 mod leader;
 mod lease;

@@ -1,6 +1,6 @@
 //! How often the status of one object may be written. A roll-out makes a new picture several times a second; what a
 //! person or a program waits for (a condition that turns, a generation that is taken in) is published at once, and the
-//! rest when it has come to rest, or once a second.
+//! rest once in two seconds.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use flowctl_api::Status;
 use tokio::time::Instant;
 
 /// Between two statuses of one object in which nothing turned.
-const BETWEEN: Duration = Duration::from_secs(1);
+const BETWEEN: Duration = Duration::from_secs(2);
 
 /// When statuses were last written, by uid. Older entries than [`BETWEEN`] are forgotten.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ mod tests {
 
     // `kubectl wait` must not wait for our comfort, and a roll-out must not cost a write for each of its pods' steps.
     #[tokio::test(start_paused = true)]
-    async fn what_turns_is_written_at_once_and_the_rest_once_a_second() {
+    async fn what_turns_is_written_at_once_and_the_rest_is_gathered() {
         let pace = Pace::default();
         let published = status("False", "0/3");
         assert_eq!(pace.ask("u", None, &published), Ok(()));

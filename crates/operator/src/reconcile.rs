@@ -15,6 +15,7 @@ use kube::core::error_boundary::InvalidObject;
 use crate::{
     apply::apply,
     caches::{Cached, Caches},
+    fights::Fights,
     observe,
     ownership::Master,
     publish::{Published, Statuses},
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) caches: Arc<Caches>,
     pub(crate) writer: Writer,
     pub(crate) statuses: Statuses,
+    pub(crate) fights: Fights,
     pub(crate) settings: Arc<Settings>,
 }
 
@@ -77,11 +79,12 @@ async fn pipeline(
         caches,
         writer,
         statuses,
+        fights,
         settings,
     } = context;
     let observed = observe::pipeline(caches, settings, subject, master, object);
     let plan = flowctl_plan::pipeline::plan(&observed);
-    let applied = apply(writer, caches, master, observed.children.clone(), &plan).await;
+    let applied = apply(writer, caches, fights, master, observed.children.clone(), &plan).await;
     let publication = flowctl_plan::status::pipeline(&observed, &plan, &applied);
     let wake_after = publication.wake_after;
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
@@ -98,11 +101,12 @@ async fn processor(
         caches,
         writer,
         statuses,
+        fights,
         settings,
     } = context;
     let observed = observe::processor(caches, settings, subject, master, object);
     let plan = flowctl_plan::processor::plan(&observed);
-    let applied = apply(writer, caches, master, observed.children.clone(), &plan).await;
+    let applied = apply(writer, caches, fights, master, observed.children.clone(), &plan).await;
     let publication = flowctl_plan::status::processor(&observed, &plan, &applied);
     let wake_after = publication.wake_after;
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;

@@ -25,6 +25,7 @@ use crate::{
     client::Clients,
     crds::Crds,
     events::events,
+    fights::Fights,
     health::Health,
     leader::{Election, Fence, Leader, Lost},
     metrics::Metrics,
@@ -117,6 +118,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         caches: Arc::clone(&caches),
         writer,
         statuses,
+        fights: Fights::default(),
         settings: Arc::new(settings),
     };
     let work = Arc::new(Work {

@@ -3,12 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
-    sync::LazyLock,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use flowctl_api::{ExternalProcessor, Pipeline, Status, crd};
+use flowctl_api::{ExternalProcessor, Pipeline, Status};
 use flowctl_operator::{
     Options, RunError,
     rbac::{Scope, rules},
@@ -16,12 +15,7 @@ use flowctl_operator::{
 };
 use flowctl_plan::{Settings, observed::PodSecurity};
 use flowctl_runtime::Shutdown;
-use flowctl_testkit::{
-    Error, Tier, audit,
-    cluster::{self, Cluster},
-    fake_kubelet::FakeKubelet,
-    tier, wait,
-};
+use flowctl_testkit::{Error, audit, wait};
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
@@ -31,85 +25,20 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio::task::JoinHandle;
 
-pub type TestResult = Result<(), Error>;
+use crate::world::{World, shared};
+
+pub(crate) type TestResult = Result<(), Error>;
 
 /// Nothing takes longer, unless something is wrong.
-pub const LIMIT: Duration = Duration::from_secs(60);
-
-/// What all tests share. Its processes end with this one.
-pub struct World {
-    runtime: Runtime,
-    pub cluster: Cluster,
-    pub kubelet: FakeKubelet,
-    _crds: tempfile::TempDir,
-}
-
-/// An operator in a process of its own, with leader election.
-pub struct Process {
-    child: tokio::process::Child,
-    pid: nix::unistd::Pid,
-    _kubeconfig: tempfile::NamedTempFile,
-}
-
-static WORLD: LazyLock<Option<Result<World, Error>>> = LazyLock::new(|| {
-    let _ = tier::require(Tier::Api)?;
-    if std::env::var_os("RUST_LOG").is_some() {
-        let _ = flowctl_runtime::Logs::new(flowctl_runtime::LogFormat::Text).init();
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    Some(match runtime.block_on(start()) {
-        Ok((cluster, kubelet, crds)) => Ok(World {
-            runtime,
-            cluster,
-            kubelet,
-            _crds: crds,
-        }),
-        Err(error) => Err(error),
-    })
-});
-
-async fn start() -> Result<(Cluster, FakeKubelet, tempfile::TempDir), Error> {
-    let directory = tempfile::tempdir().map_err(Error::io("make a directory"))?;
-    let options = cluster::Options {
-        crds: definitions(&directory)?,
-        ..cluster::Options::default()
-    };
-    let cluster = Cluster::start(Tier::Api, options).await?;
-    let kubelet = FakeKubelet::start(cluster.client()?).await?;
-    Ok((cluster, kubelet, directory))
-}
-
-/// Our definitions, but for one role that only a newer version would know.
-fn definitions(directory: &tempfile::TempDir) -> Result<Vec<PathBuf>, Error> {
-    let definitions = crd::all().map_err(|error| Error::impossible(error.to_string()))?;
-    let mut paths = Vec::new();
-    for definition in definitions {
-        let mut value = serde_json::to_value(&definition).map_err(|error| Error::impossible(error.to_string()))?;
-        let role = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/role/enum";
-        if let Some(roles) = value.pointer_mut(role).and_then(Value::as_array_mut) {
-            roles.push(json!("Oracle"));
-        }
-        let path = directory.path().join(format!("{}.json", definition.name_any()));
-        std::fs::write(&path, value.to_string()).map_err(Error::file("write", &path))?;
-        paths.push(path);
-    }
-    Ok(paths)
-}
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a test in a namespace of its own; skipped without the API tier.
-pub fn in_namespace(name: &str, test: impl AsyncFnOnce(Place) -> TestResult + Send) {
-    let world = match WORLD.as_ref() {
-        None => return,
-        Some(Ok(world)) => world,
-        Some(Err(error)) => panic!("no cluster: {error}"),
-    };
-    let end = world.runtime.block_on(async {
-        let place = Place::new(world, name).await?;
+pub(crate) fn in_namespace(name: &str, test: impl AsyncFnOnce(Place) -> TestResult + Send) {
+    let Some((runtime, world)) = shared() else { return };
+    let end = runtime.block_on(async {
+        let place = Place::new(Arc::clone(&world), name).await?;
         test(place).await?;
         world.cluster.check()
     });
@@ -120,14 +49,14 @@ pub fn in_namespace(name: &str, test: impl AsyncFnOnce(Place) -> TestResult + Se
 
 /// A namespace.
 #[derive(Clone)]
-pub struct Place {
-    pub world: &'static World,
-    pub namespace: String,
-    pub client: Client,
+pub(crate) struct Place {
+    pub(crate) world: Arc<World>,
+    pub(crate) namespace: String,
+    pub(crate) client: Client,
 }
 
 /// An operator in this process.
-pub struct Operator {
+pub(crate) struct Operator {
     shutdown: Shutdown,
     task: JoinHandle<Result<(), RunError>>,
 }
@@ -135,11 +64,12 @@ pub struct Operator {
 // === impl Place ===
 
 impl Place {
-    async fn new(world: &'static World, name: &str) -> Result<Self, Error> {
+    pub(crate) async fn new(world: Arc<World>, name: &str) -> Result<Self, Error> {
+        let client = world.cluster.client()?;
         let place = Self {
             world,
             namespace: name.to_owned(),
-            client: world.cluster.client()?,
+            client,
         };
         place
             .apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
@@ -166,12 +96,12 @@ impl Place {
     }
 
     /// The operator's user.
-    pub fn user(&self) -> String {
+    pub(crate) fn user(&self) -> String {
         format!("system:serviceaccount:{}:operator", self.namespace)
     }
 
     /// How the operator reaches the apiserver: as its service account.
-    pub async fn config(&self) -> Result<Config, Error> {
+    pub(crate) async fn config(&self) -> Result<Config, Error> {
         let file = Kubeconfig::read_from(self.world.cluster.kubeconfig());
         let file = file.map_err(|error| Error::impossible(error.to_string()))?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
@@ -183,28 +113,38 @@ impl Place {
     }
 
     /// Starts an operator for this namespace.
-    pub async fn operator(&self) -> Result<Operator, Error> {
-        self.operator_with(settings()).await
+    pub(crate) async fn operator(&self) -> Result<Operator, Error> {
+        self.operator_with(self.options(), settings()).await
     }
 
-    /// Starts an operator for this namespace with other settings.
-    pub async fn operator_with(&self, settings: Settings) -> Result<Operator, Error> {
-        let options = Options {
+    /// How an operator for this namespace runs.
+    pub(crate) fn options(&self) -> Options {
+        Options {
             namespaces: vec![self.namespace.clone()],
             concurrency: 4,
             election: None,
             admin: None,
             resync: Duration::from_secs(600),
             instance: None,
-        };
+        }
+    }
+
+    /// Starts an operator that runs and wants otherwise.
+    pub(crate) async fn operator_with(&self, options: Options, settings: Settings) -> Result<Operator, Error> {
         let shutdown = Shutdown::new();
         let task = tokio::spawn(run(self.config().await?, options, settings, shutdown.clone()));
         Ok(Operator { shutdown, task })
     }
 
     /// Applies an object in this namespace, as a user does.
-    pub async fn apply(&self, mut object: Value) -> Result<DynamicObject, Error> {
-        let namespaced = object["kind"] != "Namespace";
+    pub(crate) async fn apply(&self, mut object: Value) -> Result<DynamicObject, Error> {
+        let everywhere = [
+            "Namespace",
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "CustomResourceDefinition",
+        ];
+        let namespaced = !everywhere.iter().any(|kind| object["kind"] == *kind);
         if namespaced {
             object["metadata"]["namespace"] = json!(self.namespace);
         }
@@ -224,11 +164,11 @@ impl Place {
     }
 
     /// Objects of a kind in this namespace.
-    pub fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
+    pub(crate) fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    pub async fn get<K>(&self, name: &str) -> Result<K, Error>
+    pub(crate) async fn get<K>(&self, name: &str) -> Result<K, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
     {
@@ -238,7 +178,7 @@ impl Place {
             .map_err(Error::kube(format!("read {name}")))
     }
 
-    pub async fn list<K>(&self) -> Result<Vec<K>, Error>
+    pub(crate) async fn list<K>(&self) -> Result<Vec<K>, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
     {
@@ -246,7 +186,7 @@ impl Place {
         Ok(list.map_err(Error::kube("list"))?.items)
     }
 
-    pub async fn delete<K>(&self, name: &str) -> TestResult
+    pub(crate) async fn delete<K>(&self, name: &str) -> TestResult
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
     {
@@ -258,7 +198,7 @@ impl Place {
     }
 
     /// Merges a patch into an object, as a user does.
-    pub async fn merge<K>(&self, name: &str, patch: Value) -> TestResult
+    pub(crate) async fn merge<K>(&self, name: &str, patch: Value) -> TestResult
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
     {
@@ -271,7 +211,13 @@ impl Place {
     }
 
     /// Waits until a condition stands as expected for the object's present generation; gives the status.
-    pub async fn condition<K>(&self, name: &str, type_: &str, status: &str, reason: &str) -> Result<Status, Error>
+    pub(crate) async fn condition<K>(
+        &self,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<Status, Error>
     where
         K: Subject,
     {
@@ -294,17 +240,17 @@ impl Place {
     }
 
     /// Waits until the object is Ready.
-    pub async fn ready<K: Subject>(&self, name: &str) -> Result<Status, Error> {
+    pub(crate) async fn ready<K: Subject>(&self, name: &str) -> Result<Status, Error> {
         self.condition::<K>(name, "Ready", "True", "").await
     }
 
     /// What this namespace's operator wrote so far; status and events included.
-    pub fn writes(&self) -> Result<Vec<audit::Event>, Error> {
+    pub(crate) fn writes(&self) -> Result<Vec<audit::Event>, Error> {
         audit::writes_by(self.world.cluster.audit_log_path()?, &self.user())
     }
 
     /// What this namespace's operator wrote to children so far.
-    pub fn child_writes(&self) -> Result<Vec<String>, Error> {
+    pub(crate) fn child_writes(&self) -> Result<Vec<String>, Error> {
         let of_children = |event: &audit::Event| {
             let object = event.object_ref.as_ref()?;
             let ours = matches!(
@@ -316,24 +262,22 @@ impl Place {
         Ok(self.writes()?.iter().filter_map(of_children).collect())
     }
 
-    /// Writes to children and status so far, by the object of ours that they were for. Events are not counted: they are
+    /// Writes so far to the status and the children of an object whose name has no `-`. Events are not counted: they are
     /// told, not kept.
-    pub fn writes_by_object(&self) -> Result<BTreeMap<String, Vec<String>>, Error> {
-        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for event in self.writes()? {
-            let Some(object) = event.object_ref.filter(|object| object.api_group != "events.k8s.io") else {
-                continue;
-            };
-            let owner = object.name.split('-').next().unwrap_or_default().to_owned();
-            all.entry(owner)
-                .or_default()
-                .push(format!("{} {} {}", event.verb, object.resource, object.subresource));
-        }
-        Ok(all)
+    pub(crate) fn writes_for(&self, name: &str) -> Result<Vec<String>, Error> {
+        let of_it = |event: &audit::Event| {
+            let object = event
+                .object_ref
+                .as_ref()
+                .filter(|object| object.api_group != "events.k8s.io")?;
+            let owner = object.name.split('-').next().filter(|owner| *owner == name);
+            owner.map(|_| format!("{} {} {}", event.verb, object.resource, object.subresource))
+        };
+        Ok(self.writes()?.iter().filter_map(of_it).collect())
     }
 
     /// Waits until the operator has written nothing for a while, and gives the number of its writes.
-    pub async fn settled(&self) -> Result<usize, Error> {
+    pub(crate) async fn settled(&self) -> Result<usize, Error> {
         let mut last = (self.writes()?.len(), Instant::now());
         wait::until("the operator has nothing to write", LIMIT, async || {
             let now = self.writes()?.len();
@@ -346,7 +290,7 @@ impl Place {
     }
 
     /// Requests of the operator that its rules did not allow.
-    pub fn forbidden(&self) -> Result<Vec<String>, Error> {
+    pub(crate) fn forbidden(&self) -> Result<Vec<String>, Error> {
         let user = self.user();
         let all = audit::read(self.world.cluster.audit_log_path()?)?;
         let refused = all.into_iter().filter(|event| {
@@ -356,7 +300,7 @@ impl Place {
     }
 
     /// Everything here that the operator may have made, by kind.
-    pub async fn children(&self) -> Result<BTreeMap<String, Vec<String>>, Error> {
+    pub(crate) async fn children(&self) -> Result<BTreeMap<String, Vec<String>>, Error> {
         let kinds = [
             "configmaps",
             "controllerrevisions.apps",
@@ -390,7 +334,7 @@ impl Place {
 }
 
 /// One of our two kinds.
-pub trait Subject:
+pub(crate) trait Subject:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + HasStatus<Status = Status>
     + Clone
@@ -405,71 +349,21 @@ impl Subject for ExternalProcessor {}
 
 impl Operator {
     /// Stops it and waits for its end, which must be orderly.
-    pub async fn stop(self) -> TestResult {
+    pub(crate) async fn stop(self) -> TestResult {
         self.shutdown.request();
         let end = self.task.await.map_err(|error| Error::impossible(error.to_string()))?;
         end.map_err(|error| Error::impossible(error.to_string()))
     }
 
     /// Ends it between two instructions.
-    pub async fn kill(self) {
+    pub(crate) async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 }
 
-// === impl Process ===
-
-impl Process {
-    /// Starts the program for the place's namespace; `name` stands before its identity in the lease.
-    pub fn start(place: &Place, name: &str) -> Result<Self, Error> {
-        let path = place.world.cluster.kubeconfig();
-        let mut file = Kubeconfig::read_from(path).map_err(|error| Error::impossible(error.to_string()))?;
-        for user in file.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
-            user.impersonate = Some(place.user());
-        }
-        let kubeconfig = tempfile::NamedTempFile::new().map_err(Error::io("make a file"))?;
-        let text = serde_json::to_string(&file).map_err(|error| Error::impossible(error.to_string()))?;
-        std::fs::write(kubeconfig.path(), text).map_err(Error::file("write", kubeconfig.path()))?;
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_flowctl-operator"));
-        command.env("KUBECONFIG", kubeconfig.path()).kill_on_drop(true);
-        command.args([
-            "--namespaces",
-            &place.namespace,
-            "--lease-namespace",
-            &place.namespace,
-            "--pod-name",
-            name,
-        ]);
-        command.args(["--admin-address", "127.0.0.1:0", "--log-level", "warn"]);
-        let child = command.spawn().map_err(Error::io("start the operator"))?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        Ok(Self {
-            child,
-            pid: nix::unistd::Pid::from_raw(pid),
-            _kubeconfig: kubeconfig,
-        })
-    }
-
-    pub fn signal(&self, signal: nix::sys::signal::Signal) -> TestResult {
-        nix::sys::signal::kill(self.pid, signal).map_err(|error| Error::impossible(error.to_string()))
-    }
-
-    /// Kills it at once.
-    pub async fn kill(mut self) -> TestResult {
-        self.child.kill().await.map_err(Error::io("kill the operator"))
-    }
-
-    /// Waits for its end.
-    pub async fn end(mut self) -> Result<std::process::ExitStatus, Error> {
-        let end = tokio::time::timeout(LIMIT, self.child.wait()).await;
-        end.map_err(|_| Error::impossible("the operator does not end"))?
-            .map_err(Error::io("wait for the operator"))
-    }
-}
-
 /// Settings of the tests' operators.
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         runner_image: "flowctl-runner:test".to_owned(),
         image_pull_policy: None,
@@ -478,29 +372,6 @@ pub fn settings() -> Settings {
         pod_security: PodSecurity::Restricted,
         cluster_domain: "cluster.local".to_owned(),
     }
-}
-
-/// An ExternalProcessor.
-pub fn processor(name: &str, role: &str) -> Value {
-    json!({
-        "apiVersion": "flowctl.dev/v1alpha1", "kind": "ExternalProcessor", "metadata": {"name": name},
-        "spec": {"role": role, "port": 50051, "workload": {"image": format!("{name}:v1")}},
-    })
-}
-
-/// A Pipeline that refers to a processor `ttp` and a consumer `sink`.
-pub fn pipeline(name: &str) -> Value {
-    json!({
-        "apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "metadata": {"name": name},
-        "spec": {
-            "source": {"type": "BufferedStorageSourceAdapter", "config": {"storage_type": "FS", "path": "/ledgers"}},
-            "processors": [
-                {"type": "LedgerReader", "config": {"network": "pubnet"}},
-                {"name": "ttp", "processorRef": {"name": "ttp"}, "config": {"timeout": "30s"}},
-            ],
-            "consumers": [{"name": "sink", "processorRef": {"name": "sink"}}],
-        },
-    })
 }
 
 fn told(status: &Status) -> String {

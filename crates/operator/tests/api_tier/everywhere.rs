@@ -1,0 +1,155 @@
+//! An operator for all namespaces, on a cluster of its own: definitions that come late and go, and references from one
+//! namespace into another.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use flowctl_api::{ExternalProcessor, Pipeline};
+use flowctl_operator::{
+    Options,
+    rbac::{Scope, rules},
+};
+use flowctl_testkit::{Error, Tier, tier, wait};
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    objects::{nothing_was_forbidden, pipeline, processor},
+    support::{LIMIT, Place, TestResult, settings},
+    world::{World, definitions},
+};
+
+/// What `/readyz` answers.
+async fn readyz(address: SocketAddr) -> Result<String, std::io::Error> {
+    let mut connection = TcpStream::connect(address).await?;
+    connection.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn readiness(address: SocketAddr, expected: &str) -> TestResult {
+    let what = format!("/readyz says {expected:?}");
+    wait::until_explained(&what, LIMIT, async || {
+        let answer = readyz(address).await.unwrap_or_else(|error| error.to_string());
+        Ok(if answer.contains(expected) { Ok(()) } else { Err(answer) })
+    })
+    .await
+}
+
+/// The operator's account gets the generated rules for all namespaces.
+async fn allow(place: &Place) -> TestResult {
+    let group = "rbac.authorization.k8s.io";
+    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": "operator"},
+        "rules": rules(Scope::Objects)});
+    place.apply(role).await?;
+    let binding = json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "operator"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "operator"},
+        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": place.namespace}],
+    });
+    place.apply(binding).await.map(drop)
+}
+
+async fn free_address() -> Result<SocketAddr, Error> {
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(Error::io("find a free port"))?;
+    listener.local_addr().map_err(Error::io("find a free port"))
+}
+
+// Whoever installs the operator before the definitions, or loses them, must be told so, and need not restart anything;
+// a processor of another namespace must look like a missing one until it grants its use.
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_may_come_late_and_processors_may_be_granted() -> TestResult {
+    if tier::require(Tier::Api).is_none() {
+        return Ok(());
+    }
+    let world = Arc::new(World::with(Vec::new()).await?);
+    let system = Place::new(Arc::clone(&world), "flowctl-system").await?;
+    allow(&system).await?;
+    let address = free_address().await?;
+    let options = Options {
+        namespaces: Vec::new(),
+        admin: Some(address),
+        ..system.options()
+    };
+    let operator = system.operator_with(options, settings()).await?;
+    readiness(address, "externalprocessors.flowctl.dev").await?;
+
+    let directory = tempfile::tempdir().map_err(Error::io("make a directory"))?;
+    let paths: Vec<String> = definitions(&directory)?
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    install(&world, &paths).await?;
+    readiness(address, "200 OK").await?;
+
+    let (theirs, ours) = (
+        Place::new(Arc::clone(&world), "theirs").await?,
+        Place::new(Arc::clone(&world), "ours").await?,
+    );
+    granted_or_missing(&theirs, &ours).await?;
+
+    world
+        .cluster
+        .kubectl(&["delete", "crd", "pipelines.flowctl.dev"])
+        .await?;
+    readiness(address, "pipelines.flowctl.dev").await?;
+    install(&world, &paths).await?;
+    readiness(address, "200 OK").await?;
+    let mut alone = pipeline("late");
+    alone["spec"]["processors"] = json!([]);
+    alone["spec"]["consumers"] = json!([{"type": "StdoutConsumer"}]);
+    ours.apply(alone).await?;
+    ours.ready::<Pipeline>("late").await?;
+    operator.stop().await?;
+    nothing_was_forbidden(&system)
+}
+
+async fn install(world: &World, paths: &[String]) -> TestResult {
+    for path in paths {
+        world.cluster.kubectl(&["apply", "--server-side", "-f", path]).await?;
+    }
+    Ok(())
+}
+
+async fn granted_or_missing(theirs: &Place, ours: &Place) -> TestResult {
+    let refused = "ProcessorNotFoundOrNotGranted";
+    ours.apply(processor("sink", "Consumer")).await?;
+    let mut far = pipeline("payments");
+    far["spec"]["processors"][1]["processorRef"]["namespace"] = json!("theirs");
+    ours.apply(far).await?;
+    let missing = ours
+        .condition::<Pipeline>("payments", "ResolvedRefs", "False", refused)
+        .await?;
+
+    theirs.apply(processor("ttp", "Processor")).await?;
+    theirs.ready::<ExternalProcessor>("ttp").await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let not_granted = ours
+        .condition::<Pipeline>("payments", "ResolvedRefs", "False", refused)
+        .await?;
+    assert_eq!(not_granted.why, missing.why, "a stranger must not learn what exists");
+
+    let grant = json!({"spec": {"allowedNamespaces": {"names": ["ours"]}}});
+    theirs.merge::<ExternalProcessor>("ttp", grant).await?;
+    ours.ready::<Pipeline>("payments").await?;
+    let running: Deployment = ours.get("payments-pipeline").await?;
+
+    theirs
+        .merge::<ExternalProcessor>("ttp", json!({"spec": {"allowedNamespaces": null}}))
+        .await?;
+    ours.condition::<Pipeline>("payments", "ResolvedRefs", "False", refused)
+        .await?;
+    ours.settled().await?;
+    let held: Deployment = ours.get("payments-pipeline").await?;
+    assert_eq!(
+        held.metadata.generation, running.metadata.generation,
+        "what runs is held"
+    );
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! An operator as it is shipped: a process.
+
+use flowctl_testkit::Error;
+use kube::config::Kubeconfig;
+
+use crate::support::{LIMIT, Place, TestResult};
+
+/// An operator in a process of its own, with leader election.
+pub(crate) struct Process {
+    child: tokio::process::Child,
+    pid: nix::unistd::Pid,
+    _kubeconfig: tempfile::NamedTempFile,
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Starts the program for the place's namespace; `name` stands before its identity in the lease.
+    pub(crate) fn start(place: &Place, name: &str) -> Result<Self, Error> {
+        let path = place.world.cluster.kubeconfig();
+        let mut file = Kubeconfig::read_from(path).map_err(|error| Error::impossible(error.to_string()))?;
+        for user in file.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
+            user.impersonate = Some(place.user());
+        }
+        let kubeconfig = tempfile::NamedTempFile::new().map_err(Error::io("make a file"))?;
+        let text = serde_json::to_string(&file).map_err(|error| Error::impossible(error.to_string()))?;
+        std::fs::write(kubeconfig.path(), text).map_err(Error::file("write", kubeconfig.path()))?;
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_flowctl-operator"));
+        command.env("KUBECONFIG", kubeconfig.path()).kill_on_drop(true);
+        command.args([
+            "--namespaces",
+            &place.namespace,
+            "--lease-namespace",
+            &place.namespace,
+            "--pod-name",
+            name,
+        ]);
+        command.args(["--admin-address", "127.0.0.1:0", "--log-level", "warn"]);
+        let child = command.spawn().map_err(Error::io("start the operator"))?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        Ok(Self {
+            child,
+            pid: nix::unistd::Pid::from_raw(pid),
+            _kubeconfig: kubeconfig,
+        })
+    }
+
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) -> TestResult {
+        nix::sys::signal::kill(self.pid, signal).map_err(|error| Error::impossible(error.to_string()))
+    }
+
+    /// Kills it at once.
+    pub(crate) async fn kill(mut self) -> TestResult {
+        self.child.kill().await.map_err(Error::io("kill the operator"))
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn end(mut self) -> Result<std::process::ExitStatus, Error> {
+        let end = tokio::time::timeout(LIMIT, self.child.wait()).await;
+        end.map_err(|_| Error::impossible("the operator does not end"))?
+            .map_err(Error::io("wait for the operator"))
+    }
+}
