@@ -24,7 +24,9 @@ pub(super) fn look(deployment: &Deployment, replica_sets: &[&ReplicaSet], live: 
     let cause =
         pods::cause(view.current.iter().copied(), place).or_else(|| creation_failure(deployment, replica_sets, &view));
     let stuck = view.deadline_exceeded();
-    let (available, going_on, stalled) = if view.is_available() {
+    // Until the Deployment was looked at, its status may be of when no pods were wanted: then none were enough.
+    let is_told_of_now = view.observed() || ready > 0 || view.wanted == 0;
+    let (available, going_on, stalled) = if is_told_of_now && view.is_available() {
         serving(&view, ready, cause, stuck)
     } else {
         not_serving(&view, ready, cause, stuck)
