@@ -99,7 +99,8 @@ impl Application<'_> {
         let Some(difference) = compare::differs(wanted, &shown) else {
             return Ok(());
         };
-        tracing::info!(child = %wanted.id, %difference, "writing a child that differs");
+        // Not the values: an environment may hold what its author should have put into a Secret.
+        tracing::info!(child = %wanted.id, field = difference.path, "writing a child that differs");
         let uid = live.meta().uid.as_deref().unwrap_or_default();
         let (seal, last) = (seal(&wanted.body), seal(&shown));
         let body = with_uid(&wanted.body, uid);

@@ -52,7 +52,8 @@ fn turns(published: &Status, wanted: &Status) -> bool {
             .iter()
             .map(|condition| (condition.type_.as_str(), condition.status.as_str()))
     }
-    published.observed_generation != wanted.observed_generation || !told(published).eq(told(wanted))
+    let moved = told(wanted).any(|condition| !told(published).any(|published| published == condition));
+    moved || published.observed_generation != wanted.observed_generation
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use flowctl_api::Status;
 use flowctl_plan::Publication;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Resource, core::object::HasStatus};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -80,7 +80,10 @@ impl Statuses {
     where
         K: Cached + HasStatus<Status = Status>,
     {
-        if object.status() != Some(&publication.status) {
+        if !object
+            .status()
+            .is_some_and(|published| stands(published, &publication.status))
+        {
             if let Err(wait) = self.pace.ask(&master.uid, object.status(), &publication.status) {
                 return Ok(Published::Deferred(wait));
             }
@@ -124,6 +127,17 @@ impl Statuses {
     }
 }
 
+/// Whether the published status is the wanted one. Conditions of other types are somebody else's and may stay.
+fn stands(published: &Status, wanted: &Status) -> bool {
+    let ours = |condition: &&Condition| wanted.conditions.iter().any(|other| other.type_ == condition.type_);
+    if !published.conditions.iter().filter(ours).eq(&wanted.conditions) {
+        return false;
+    }
+    let mut rest = published.clone();
+    rest.conditions.clone_from(&wanted.conditions);
+    rest == *wanted
+}
+
 /// What came of a status write.
 #[derive(Debug)]
 pub(crate) enum Write<T> {
@@ -150,5 +164,26 @@ fn reference<K: Resource<DynamicType = ()>>(master: &Master) -> ObjectReference 
         name: Some(master.name.clone()),
         uid: Some(master.uid.clone()),
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(types: &[&str], why: &str) -> Status {
+        let condition = |type_: &&str| json!({"type": type_, "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let conditions: Vec<Value> = types.iter().map(condition).collect();
+        serde_json::from_value(json!({"why": why, "conditions": conditions})).expect("a status")
+    }
+
+    // A condition that another controller adds must not make us write the same status in every pass.
+    #[test]
+    fn what_others_add_is_no_difference_and_what_they_change_is() {
+        let wanted = status(&["Accepted", "Ready"], "");
+        assert!(stands(&wanted, &wanted));
+        assert!(stands(&status(&["Accepted", "Theirs", "Ready"], ""), &wanted));
+        assert!(!stands(&status(&["Ready"], ""), &wanted));
+        assert!(!stands(&status(&["Accepted", "Ready"], "changed"), &wanted));
     }
 }

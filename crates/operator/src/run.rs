@@ -110,7 +110,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     );
 
     let (fence, mut leadership, mut leads, stop_leading) = lead(&clients, &options, &metrics);
-    let writer = Writer::new(clients.writes.clone(), fence, metrics.clone());
+    let writer = Writer::new(clients.writes.clone(), clients.pushback.clone(), fence, metrics.clone());
     let (events, publisher) = events(clients.writes.clone(), options.instance.clone(), &metrics);
     let statuses = Statuses::new(writer.clone(), events, metrics.clone());
     let mut last_events = AbortOnDropHandle::new(tokio::spawn(publisher.run()));
@@ -124,7 +124,6 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     let work = Arc::new(Work {
         queue: queue.clone(),
         context,
-        pushback: clients.pushback.clone(),
         backoff: Backoff::new(),
         metrics: metrics.clone(),
         resync: options.resync,

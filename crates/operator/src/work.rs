@@ -9,7 +9,6 @@ use tracing::Instrument as _;
 
 use crate::{
     backoff::{Backoff, jittered},
-    client::Pushback,
     metrics::Metrics,
     queue::Queue,
     reconcile::{Context, reconcile},
@@ -24,7 +23,6 @@ const PASS: Duration = Duration::from_secs(60);
 pub(crate) struct Work {
     pub(crate) queue: Queue<Subject>,
     pub(crate) context: Context,
-    pub(crate) pushback: Pushback,
     pub(crate) backoff: Backoff<Subject>,
     pub(crate) metrics: Metrics,
     /// Middle of the jittered time after which every object is looked at although nothing changed.
@@ -38,9 +36,8 @@ impl Work {
     pub(crate) async fn run(self: Arc<Self>) {
         while let Some(work) = self.queue.next().await {
             let subject = work.key().clone();
-            let wait = match self.pushback.wait().or_else(|| self.context.writer.wait()) {
-                // Spread, so that not everything comes back at the same instant.
-                Some(wait) => Some(jittered(wait) + wait / 4),
+            let wait = match self.context.writer.wait() {
+                Some(wait) => Some(spread(wait)),
                 None => self.pass(&subject).await,
             };
             drop(work);
@@ -62,6 +59,7 @@ impl Work {
                 self.backoff.forget(subject);
                 (outcome.as_str(), outcome.look_again(jittered_resync(self.resync)))
             }
+            Ok(Ok(Err(Error::Pushback(wait)))) => ("deferred", Some(spread(wait))),
             Ok(Ok(Err(Error::NotLeader))) => ("not_leader", None),
             Ok(Ok(Err(error))) => {
                 tracing::warn!(%error, "cannot publish the status");
@@ -79,6 +77,11 @@ impl Work {
         self.metrics.pass(subject.kind.as_str(), label, begun.elapsed());
         wait
     }
+}
+
+/// At least `wait`, so that not everything comes back at the same instant.
+fn spread(wait: Duration) -> Duration {
+    jittered(wait) + wait / 4
 }
 
 /// Between half and one and a half of the resync's time.

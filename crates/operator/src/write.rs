@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::{
     budget::Budget,
-    client::{READ, WRITE},
+    client::{Pushback, READ, WRITE},
     leader::Fence,
     metrics::Metrics,
     rbac::Rule,
@@ -40,6 +40,7 @@ const BURST: u32 = 200;
 #[derive(Clone)]
 pub(crate) struct Writer {
     client: Client,
+    pushback: Pushback,
     fence: Fence,
     metrics: Metrics,
     budget: Arc<Budget>,
@@ -60,6 +61,9 @@ pub(crate) enum Error {
     /// Another replica may lead by now.
     #[error("this replica does not lead any more")]
     NotLeader,
+    /// The apiserver asked to be left alone for this time: nothing was sent.
+    #[error("the apiserver asked to be left alone for {} s", .0.as_secs())]
+    Pushback(Duration),
     /// No answer: the request may have been carried out all the same.
     #[error("the apiserver did not answer within {} s", .0.as_secs())]
     Silent(Duration),
@@ -81,18 +85,19 @@ impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Deserialize
 // === impl Writer ===
 
 impl Writer {
-    pub(crate) fn new(client: Client, fence: Fence, metrics: Metrics) -> Self {
+    pub(crate) fn new(client: Client, pushback: Pushback, fence: Fence, metrics: Metrics) -> Self {
         Self {
             client,
+            pushback,
             fence,
             metrics,
             budget: Arc::new(Budget::new(RATE, BURST)),
         }
     }
 
-    /// How long to wait before the next pass, because the last ones wrote so much.
+    /// How long to wait before the next pass, because the apiserver asked for it or the last ones wrote so much.
     pub(crate) fn wait(&self) -> Option<Duration> {
-        self.budget.ready().err()
+        self.pushback.wait().or_else(|| self.budget.ready().err())
     }
 
     /// Reads one object; `None`: there is none.
@@ -190,6 +195,9 @@ impl Writer {
         limit: Duration,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, Error> {
+        if let Some(wait) = self.pushback.wait() {
+            return Err(Error::Pushback(wait));
+        }
         let request = request.map_err(|error| Error::Broken(error.into()))?;
         limited(limit, self.client.request(request)).await
     }

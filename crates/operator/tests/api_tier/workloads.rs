@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     objects::{processor, quiet},
-    support::{LIMIT, in_namespace},
+    support::{LIMIT, Place, TestResult, in_namespace},
 };
 
 fn batch(name: &str) -> Value {
@@ -92,8 +92,7 @@ fn suspend_and_resume_keep_the_number_of_pods() {
             .cluster
             .kubectl(&["scale", "xproc/ttp", "--replicas=3", "-n", "suspend"])
             .await?;
-        let status = place.ready::<ExternalProcessor>("ttp").await?;
-        assert_eq!(status.pods.as_deref(), Some("3/3"));
+        all_three(&place).await?;
         place
             .merge::<ExternalProcessor>("ttp", json!({"spec": {"suspend": true}}))
             .await?;
@@ -104,7 +103,16 @@ fn suspend_and_resume_keep_the_number_of_pods() {
             .merge::<ExternalProcessor>("ttp", json!({"spec": {"suspend": null}}))
             .await?;
         let status = place.ready::<ExternalProcessor>("ttp").await?;
-        assert_eq!(status.pods.as_deref(), Some("3/3"));
+        assert_ne!(status.pods.as_deref(), Some("0/3"), "Ready without a pod");
+        all_three(&place).await?;
         operator.stop().await
     });
+}
+
+async fn all_three(place: &Place) -> TestResult {
+    wait::until("all pods are ready", LIMIT, async || {
+        let status = place.ready::<ExternalProcessor>("ttp").await?;
+        Ok((status.pods.as_deref() == Some("3/3")).then_some(()))
+    })
+    .await
 }
