@@ -68,7 +68,7 @@ pub(crate) struct Metrics {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Registers everything. Names are documented in the project's documentation.
+    /// Registers everything, under the prefix `flowctl_operator_`.
     pub(crate) fn register(registry: &Registry) -> Self {
         let metrics = Self {
             passes: Family::default(),

@@ -1,0 +1,121 @@
+//! The cache against events that come late, twice, or not at all.
+
+use super::*;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::json;
+
+fn object(name: &str, uid: &str, version: u64, owner: &str) -> ConfigMap {
+    let owner = json!({"apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "name": owner, "uid": "o", "controller": true});
+    let metadata = json!({"namespace": "ns", "name": name, "uid": uid, "resourceVersion": version.to_string(),
+        "ownerReferences": [owner], "managedFields": [{"manager": "m"}]});
+    serde_json::from_value(json!({"metadata": metadata})).expect("a ConfigMap")
+}
+
+fn seen(name: &str, uid: &str, version: u64, owner: &str) -> DeserializeGuard<ConfigMap> {
+    DeserializeGuard(Ok(object(name, uid, version, owner)))
+}
+
+fn store() -> Store<ConfigMap> {
+    Store::new(|object| Subject::controlling(&object.metadata))
+}
+
+fn owner(name: &str) -> Subject {
+    Subject::pipeline(Key::new("ns", name))
+}
+
+fn versions(store: &Store<ConfigMap>, name: &str) -> Vec<String> {
+    store
+        .of(&owner(name))
+        .iter()
+        .filter_map(|object| object.metadata.resource_version.clone())
+        .collect()
+}
+
+// A pass must see the children of its object and nobody else's, also after one changed hands.
+#[test]
+fn objects_are_found_by_whom_they_belong_to() {
+    let store = store();
+    store.observed(seen("a", "1", 5, "p"));
+    store.observed(seen("b", "2", 6, "p"));
+    let change = store.observed(seen("b", "2", 7, "q")).expect("a change");
+    assert_eq!(change.belongs, BTreeSet::from([owner("p"), owner("q")]));
+    assert_eq!(
+        (versions(&store, "p"), versions(&store, "q")),
+        (vec!["5".into()], vec!["7".into()])
+    );
+    let cached = store.get(&Key::new("ns", "a")).expect("cached").expect("readable");
+    assert!(cached.metadata.managed_fields.is_none());
+    store.gone(&seen("a", "1", 8, "p"));
+    assert_eq!(versions(&store, "p"), Vec::<String>::new());
+    assert!(!store.read().groups.contains_key(&owner("p")));
+}
+
+// A late event from before our write must not make the next pass write again.
+#[tokio::test(start_paused = true)]
+async fn our_write_outranks_older_events_for_a_while() {
+    let store = store();
+    store.observed(seen("a", "1", 5, "p"));
+    store.wrote(Arc::new(object("a", "1", 9, "p")));
+    store.observed(seen("a", "1", 7, "p"));
+    assert_eq!(versions(&store, "p"), ["9"]);
+    store.replace(None, vec![seen("a", "1", 8, "p")], Some(8));
+    store.replace(None, vec![], Some(8));
+    assert_eq!(
+        versions(&store, "p"),
+        ["9"],
+        "a list from before the write proves nothing"
+    );
+    store.observed(seen("a", "1", 10, "p"));
+    assert_eq!(versions(&store, "p"), ["10"]);
+
+    store.wrote(Arc::new(object("a", "1", 20, "p")));
+    tokio::time::advance(OVERLAY).await;
+    store.observed(seen("a", "1", 15, "p"));
+    assert_eq!(
+        versions(&store, "p"),
+        ["15"],
+        "in the end the watch wins, even if versions went back"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_we_deleted_does_not_come_back_but_a_successor_does() {
+    let store = store();
+    store.observed(seen("a", "1", 5, "p"));
+    store.deleted(&Key::new("ns", "a"), "1");
+    store.observed(seen("a", "1", 6, "p"));
+    assert_eq!(versions(&store, "p"), Vec::<String>::new());
+    store.observed(seen("a", "2", 8, "p"));
+    store.gone(&seen("a", "1", 7, "p"));
+    assert_eq!(versions(&store, "p"), ["8"]);
+    tokio::time::advance(OVERLAY).await;
+    store.observed(seen("b", "3", 9, "p"));
+    assert!(store.read().deleted.is_empty());
+}
+
+// After a lost watch only what really changed may cost a pass, and nothing outside the listed namespace is touched.
+#[test]
+fn a_list_tells_what_changed() {
+    let store = store();
+    store.observed(seen("a", "1", 5, "p"));
+    store.observed(seen("b", "2", 6, "q"));
+    store.observed(seen("c", "3", 7, "r"));
+    let list = vec![seen("a", "1", 5, "p"), seen("b", "2", 9, "q")];
+    let changes = store.replace(Some("ns"), list, Some(10));
+    let mut subjects: Vec<_> = changes.into_iter().flat_map(|change| change.belongs).collect();
+    subjects.sort();
+    assert_eq!(subjects, [owner("q"), owner("r")]);
+    assert_eq!(store.replace(Some("other"), vec![], Some(11)).len(), 0);
+    assert_eq!(store.count(), (2, 0));
+}
+
+// One object that this version cannot read must not hide the others.
+#[test]
+fn an_unreadable_object_is_kept_as_such() {
+    let store = store();
+    let bad = r#"{"metadata": {"namespace": "ns", "name": "a", "uid": "1", "resourceVersion": "3"}, "data": 7}"#;
+    store.observed(serde_json::from_str(bad).expect("guarded"));
+    store.observed(seen("b", "2", 4, "p"));
+    assert_eq!(store.count(), (1, 1));
+    assert!(store.get(&Key::new("ns", "a")).expect("cached").is_err());
+}
