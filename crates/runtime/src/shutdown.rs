@@ -41,7 +41,10 @@ impl Shutdown {
             asked.request();
             let second = either(&mut terminate, &mut interrupt).await;
             tracing::warn!(signal = second, "ended by a second signal");
-            #[expect(clippy::disallowed_methods, reason = "who signals twice wants the end, not an orderly one")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "who signals twice wants the end, not an orderly one"
+            )]
             std::process::exit(128 + second);
         });
         Ok(shutdown)

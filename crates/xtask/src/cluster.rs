@@ -109,7 +109,10 @@ async fn status(context: Option<&str>) -> Result<ExitCode> {
     };
     let nodes = cluster.kubectl(&["get", "nodes", "--output=wide"]).await?;
     let pods = cluster.kubectl(&["get", "pods", "--all-namespaces"]).await?;
-    say(&format!("up; KUBECONFIG={}\n\n{nodes}\n{pods}", cluster.kubeconfig().display()))?;
+    say(&format!(
+        "up; KUBECONFIG={}\n\n{nodes}\n{pods}",
+        cluster.kubeconfig().display()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -91,7 +91,9 @@ async fn show(session: &Session, ledgers: &Ledgers, limit: Duration) -> Result<(
 
     step("examples: kubectl apply -f examples/");
     // What an earlier demo left would be counted again.
-    cluster.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true"]).await?;
+    cluster
+        .kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true"])
+        .await?;
     install::namespace(cluster, NAMESPACE).await?;
     ledgers.put(cluster, session.owner, NAMESPACE).await?;
     let examples = project_root()?.join("examples");

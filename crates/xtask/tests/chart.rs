@@ -11,8 +11,14 @@ use xtask::generate::project_root;
 const INSTALLS: &[&[&str]] = &[
     &[],
     &["--set", "watchNamespaces={default,kube-public}"],
-    &["--set", "replicas=2,metrics.service=false,rbac.aggregate=false,crds.keep=false,controlPlane.endpoint=flowctl.x:8080"],
-    &["--set", "leaderElection=false,runner.image=registry.example.com/runner:2,runner.pullPolicy=Always,log.format=text"],
+    &[
+        "--set",
+        "replicas=2,metrics.service=false,rbac.aggregate=false,crds.keep=false,controlPlane.endpoint=flowctl.x:8080",
+    ],
+    &[
+        "--set",
+        "leaderElection=false,runner.image=registry.example.com/runner:2,runner.pullPolicy=Always,log.format=text",
+    ],
 ];
 
 #[tokio::test]
@@ -20,15 +26,26 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
     if require(Tier::Api).is_none() {
         return;
     }
-    let cluster = Cluster::start(Tier::Api, Options::default()).await.expect("the cluster starts");
+    let cluster = Cluster::start(Tier::Api, Options::default())
+        .await
+        .expect("the cluster starts");
     let chart = project_root().expect("a checkout").join("charts/flowctl-operator");
     for values in INSTALLS {
         let manifests = template(&cluster, &chart, values).await.expect("the chart renders");
-        let accepted = cluster.kubectl_input(&["apply", "--server-side", "--dry-run=server", "-f", "-"], &manifests).await;
+        let accepted = cluster
+            .kubectl_input(&["apply", "--server-side", "--dry-run=server", "-f", "-"], &manifests)
+            .await;
         assert!(accepted.is_ok(), "{values:?}: {accepted:?}");
         let restricted = values.iter().any(|value| value.contains("watchNamespaces"));
-        assert_eq!(restricted, !manifests.contains("kind: ClusterRole\n"), "{values:?}: cluster-wide rights");
-        assert!(!manifests.to_lowercase().contains("- secrets"), "{values:?}: the operator may never read Secrets");
+        assert_eq!(
+            restricted,
+            !manifests.contains("kind: ClusterRole\n"),
+            "{values:?}: cluster-wide rights"
+        );
+        assert!(
+            !manifests.to_lowercase().contains("- secrets"),
+            "{values:?}: the operator may never read Secrets"
+        );
     }
     for (wrong, named) in [
         ("podSecurity=privileged", "podSecurity"),
@@ -36,8 +53,14 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("concurrency=0", "concurrency"),
     ] {
-        let refused = template(&cluster, &chart, &["--set", wrong]).await.expect_err(wrong).to_string();
-        assert!(refused.contains(named), "{wrong}: the message does not name {named}: {refused}");
+        let refused = template(&cluster, &chart, &["--set", wrong])
+            .await
+            .expect_err(wrong)
+            .to_string();
+        assert!(
+            refused.contains(named),
+            "{wrong}: the message does not name {named}: {refused}"
+        );
     }
     cluster.stop().await.expect("nothing is left");
 }

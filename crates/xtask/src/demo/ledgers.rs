@@ -6,10 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use flowctl_stellar::{
-    Archive, LedgerRange,
-    sample,
-};
+use flowctl_stellar::{Archive, LedgerRange, sample};
 use flowctl_testkit::cluster::Cluster;
 
 use super::session::Owner;

@@ -2,10 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use flowctl_stellar::{
-    Archive, LedgerRange,
-    sample,
-};
+use flowctl_stellar::{Archive, LedgerRange, sample};
 use flowctl_testkit::{
     cluster::{Cluster, Options, Tier},
     wait,
@@ -162,7 +159,13 @@ impl Scene {
     }
 
     /// Waits until `holds` is true of the object.
-    pub(crate) async fn until(&self, object: &str, what: &str, limit: Duration, holds: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(
+        &self,
+        object: &str,
+        what: &str,
+        limit: Duration,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Value {
         let seen = wait::until_explained(what, limit, async || {
             let value = self.get(object).await;
             Ok(if holds(&value) {
