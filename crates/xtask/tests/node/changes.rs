@@ -16,9 +16,9 @@ pub(crate) async fn what_restarts_and_what_does_not(scene: &Scene) {
     let (pods, first) = (scene.pods("payments").await, revision(scene).await);
     assert_eq!(pods.len(), 1);
 
-    // Another image (the same program, for there is no other): the processor rolls out, the pipeline does not notice.
+    // Another image by name, the same one by content: the processor rolls out, the pipeline does not notice.
     let before = scene.pods("ttp-processor").await;
-    let again = json!({"spec": {"workload": {"env": [{"name": "PORT", "value": "50051"}, {"name": "LOG_LEVEL", "value": "debug"}]}}});
+    let again = json!({"spec": {"workload": {"image": "docker.io/library/ttp-processor:dev"}}});
     patch(scene, "externalprocessors.flowctl.dev/ttp-processor", &again).await;
     until(scene, "the processor's pod is replaced", async || {
         let now = scene.pods("ttp-processor").await;
