@@ -20,7 +20,7 @@ use tokio::process::Command;
 
 use crate::binaries::{Binaries, Program};
 use crate::image::Archive;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{self, Supervisor};
 use crate::{Error, Result, command};
 use access::Access;
 use containerd::Containerd;
@@ -66,6 +66,20 @@ enum Images {
     Containerd(Containerd),
     /// Through the tool that made the cluster.
     Tool(Tool),
+}
+
+/// Builds and installs what clusters of this tier are made of.
+pub(crate) async fn prepare(tier: Tier) -> Result<()> {
+    match tier {
+        Tier::Plain => return Ok(()),
+        Tier::Api => drop(Binaries::ensure(Program::API).await?),
+        Tier::Node => drop(node::Materials::ensure().await?),
+    }
+    let building = tokio::task::spawn_blocking(supervisor::executable);
+    building
+        .await
+        .map_err(|error| Error::impossible(format!("building the supervisor failed: {error}")))?
+        .map(drop)
 }
 
 // === impl Cluster ===

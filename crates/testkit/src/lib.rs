@@ -19,9 +19,11 @@ pub mod images;
 mod packages;
 mod ports;
 pub mod preflight;
+mod prepare;
 mod supervisor;
 pub mod tier;
 pub mod wait;
 
 pub use error::{Error, Result};
+pub use prepare::prepare;
 pub use tier::Tier;

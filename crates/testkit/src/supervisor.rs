@@ -217,7 +217,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The supervisor's program, built when its sources are newer. A test binary of another crate does not build it, and
 /// it has a target directory of its own so that starting a cluster never waits for a build of the workspace.
-fn executable() -> Result<PathBuf> {
+pub(crate) fn executable() -> Result<PathBuf> {
     let root = project_root();
     let target = root.join("target/supervisor");
     let program = target.join("debug/flowctl-supervisor");
@@ -225,6 +225,7 @@ fn executable() -> Result<PathBuf> {
     if modified(&program) > newest(&sources) {
         return Ok(program);
     }
+    eprintln!("building flowctl-supervisor ...");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build

@@ -27,6 +27,29 @@ const READY: Duration = Duration::from_secs(180);
 /// How long another test's cluster may take before we give up.
 const TURN: Duration = Duration::from_secs(600);
 
+/// What a node is made of: once per machine.
+pub(super) struct Materials {
+    binaries: Binaries,
+    packages: Packages,
+    images: [Archive; 2],
+}
+
+// === impl Materials ===
+
+impl Materials {
+    /// Builds and installs what is missing.
+    pub(super) async fn ensure() -> Result<Self> {
+        let binaries = Binaries::ensure(Program::NODE).await?;
+        let packages = Packages::ensure().await?;
+        let images = [pause().await?, coredns(&binaries)?];
+        Ok(Self {
+            binaries,
+            packages,
+            images,
+        })
+    }
+}
+
 /// The file whose lock is the right to have the node cluster of this machine.
 fn lock_file() -> Result<PathBuf> {
     Ok(cache_directory()?.join("node.lock"))
@@ -35,9 +58,11 @@ fn lock_file() -> Result<PathBuf> {
 pub(super) async fn start(options: &Options) -> Result<Cluster> {
     preflight::can_run(Tier::Node)?;
     preflight::announce(Tier::Node)?;
-    let binaries = Binaries::ensure(Program::NODE).await?;
-    let packages = Packages::ensure().await?;
-    let images = [pause().await?, coredns(&binaries)?];
+    let Materials {
+        binaries,
+        packages,
+        images,
+    } = Materials::ensure().await?;
     let directory = Path::new(DIRECTORY);
     let mut supervisor = take_turn(directory).await?;
     supervisor.undo(Undo::RemoveDirectory(directory.to_owned()))?;
