@@ -3,6 +3,7 @@
 
 mod ledgers;
 mod manifests;
+mod mark;
 mod picture;
 mod progress;
 mod session;
@@ -67,34 +68,48 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         outcome = show(&session, &ledgers, limit) => outcome,
         interrupted = interrupted => interrupted,
     };
-    let owner = session.owner;
-    if arguments.keep {
-        picture::next_steps(&session.cluster, NAMESPACE)?;
-    } else if owner != Owner::Demo {
-        // A cluster that goes on gets back what it was.
+    // The outcome is what the user asked for; trouble in tidying up is told beside it.
+    let tidied = tidy(session, arguments.keep, outcome.is_ok()).await;
+    match (outcome, tidied) {
+        (Ok(()), tidied) => tidied,
+        (Err(failure), Ok(())) => Err(failure),
+        (Err(failure), Err(trouble)) => {
+            eprintln!("demo: could not tidy up either: {trouble:#}");
+            Err(failure)
+        }
+    }
+}
+
+async fn tidy(session: Session, keep: bool, succeeded: bool) -> Result<()> {
+    if keep {
+        return picture::next_steps(&session.cluster, NAMESPACE, succeeded);
+    }
+    if session.owner == Owner::Demo {
+        session.cluster.stop().await?;
+        println!("\nThe demo's cluster is gone. To look around:  cargo xtask demo --keep");
+    } else {
         remove(&session.cluster).await?;
+        println!("\nWhat the demo installed is gone; the cluster runs on. To look around:  cargo xtask demo --keep");
     }
-    session.end().await?;
-    if outcome.is_ok() && !arguments.keep {
-        println!("\nEverything that the demo started is gone. Run it with --keep to look around.");
-    }
-    outcome
+    Ok(())
 }
 
 async fn show(session: &Session, ledgers: &Ledgers, limit: Duration) -> Result<()> {
     let cluster = &session.cluster;
+    mark::refuse_what_is_not_ours(cluster).await?;
     step("images");
-    install::images(cluster).await?;
+    let digest = install::images(cluster).await?;
 
     step("operator: helm upgrade --install flowctl-operator charts/flowctl-operator");
-    install::operator(cluster, OPERATOR_NAMESPACE, &[]).await?;
+    mark::namespace(cluster, OPERATOR_NAMESPACE).await?;
+    // The tag is always the same: another operator is another annotation, and so a roll-out.
+    let image = format!(r"podAnnotations.flowctl\.dev/image={digest}");
+    install::operator(cluster, OPERATOR_NAMESPACE, &[image]).await?;
 
     step("examples: kubectl apply -f examples/");
     // What an earlier demo left would be counted again.
-    cluster
-        .kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true"])
-        .await?;
-    install::namespace(cluster, NAMESPACE).await?;
+    ledgers::remove(cluster, NAMESPACE).await?;
+    mark::namespace(cluster, NAMESPACE).await?;
     ledgers.put(cluster, session.owner, NAMESPACE).await?;
     let examples = project_root()?.join("examples");
     let objects = manifests::read(&examples)?;
@@ -129,11 +144,13 @@ async fn down(context: Option<&str>) -> Result<()> {
     }
 }
 
-/// Removes what the demo put into a cluster that goes on.
+/// Removes what the demo put into a cluster that goes on, and nothing else.
 async fn remove(cluster: &Cluster) -> Result<()> {
-    cluster
-        .kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true"])
-        .await?;
+    mark::refuse_what_is_not_ours(cluster).await?;
+    if !mark::is_ours(cluster, OPERATOR_NAMESPACE).await? {
+        return Ok(());
+    }
+    ledgers::remove(cluster, NAMESPACE).await?;
     cluster
         .helm(&[
             "uninstall",
@@ -144,6 +161,14 @@ async fn remove(cluster: &Cluster) -> Result<()> {
             "--wait",
         ])
         .await?;
+    let definitions = [
+        "delete",
+        "crd",
+        "--ignore-not-found",
+        mark::DEFINITIONS[0],
+        mark::DEFINITIONS[1],
+    ];
+    cluster.kubectl(&definitions).await?;
     cluster
         .kubectl(&[
             "delete",
@@ -151,15 +176,6 @@ async fn remove(cluster: &Cluster) -> Result<()> {
             OPERATOR_NAMESPACE,
             "--ignore-not-found",
             "--wait=true",
-        ])
-        .await?;
-    cluster
-        .kubectl(&[
-            "delete",
-            "crd",
-            "--ignore-not-found",
-            "pipelines.flowctl.dev",
-            "externalprocessors.flowctl.dev",
         ])
         .await?;
     Ok(())

@@ -11,13 +11,17 @@ use crate::generate::project_root;
 /// Name of the Helm release.
 pub const RELEASE: &str = "flowctl-operator";
 
-/// Builds the project's images and loads those that the cluster has not.
+/// Builds the project's images and loads those that the cluster has not. Returns the digest of the operator's.
 ///
 /// # Errors
 ///
 /// When a program does not compile, or the cluster takes no images.
-pub async fn images(cluster: &Cluster) -> Result<()> {
+pub async fn images(cluster: &Cluster) -> Result<String> {
+    let mut digest = String::new();
     for archive in images::build(&ProjectImage::ALL).await? {
+        if archive.name == ProjectImage::Operator.reference() {
+            digest.clone_from(&archive.digest);
+        }
         let loaded = cluster
             .load_image(&archive.path)
             .await
@@ -26,7 +30,7 @@ pub async fn images(cluster: &Cluster) -> Result<()> {
             eprintln!("    {}", archive.name);
         }
     }
-    Ok(())
+    Ok(digest)
 }
 
 /// Makes a namespace that enforces pod security `restricted`.
@@ -54,6 +58,7 @@ pub async fn namespace(cluster: &Cluster, name: &str) -> Result<()> {
 /// With Helm's words, when the chart does not install or the operator does not become ready within two minutes.
 pub async fn operator(cluster: &Cluster, namespace: &str, values: &[String]) -> Result<()> {
     self::namespace(cluster, namespace).await?;
+    clear_broken_release(cluster, namespace).await?;
     let chart = project_root()?.join("charts/flowctl-operator");
     let chart = chart.display().to_string();
     let operator = ProjectImage::Operator.reference();
@@ -69,5 +74,33 @@ pub async fn operator(cluster: &Cluster, namespace: &str, values: &[String]) -> 
         arguments.extend(["--set", value]);
     }
     cluster.helm(&arguments).await.context("cannot install the operator")?;
+    Ok(())
+}
+
+/// A Helm that was killed leaves a release that no other Helm touches.
+async fn clear_broken_release(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let arguments = [
+        "list",
+        "--all",
+        "--namespace",
+        namespace,
+        "--filter",
+        RELEASE,
+        "-o",
+        "json",
+    ];
+    let releases: serde_json::Value = serde_json::from_str(&cluster.helm(&arguments).await?)?;
+    let pending = |release: &serde_json::Value| {
+        release["name"] == RELEASE
+            && release["status"]
+                .as_str()
+                .is_some_and(|status| status.starts_with("pending"))
+    };
+    if releases.as_array().is_some_and(|releases| releases.iter().any(pending)) {
+        cluster
+            .helm(&["uninstall", RELEASE, "--namespace", namespace, "--wait"])
+            .await
+            .context("cannot remove an unfinished release")?;
+    }
     Ok(())
 }

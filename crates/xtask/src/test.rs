@@ -61,6 +61,10 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
             Command::new(deny).current_dir(&root).args(check),
         )?;
     }
+    // Here rather than in the tests: what is built there is built in silence, and against a deadline.
+    for tier in &tiers {
+        flowctl_testkit::prepare(*tier).await?;
+    }
     if tiers.contains(&Tier::Node) {
         let started = Instant::now();
         eprintln!("\n==> images");

@@ -13,7 +13,7 @@ const INSTALLS: &[&[&str]] = &[
     &["--set", "watchNamespaces={default,kube-public}"],
     &[
         "--set",
-        "replicas=2,metrics.service=false,rbac.aggregate=false,crds.keep=false,controlPlane.endpoint=flowctl.x:8080",
+        "replicas=2,metrics.service=false,rbac.aggregate=false,crds.keep=false,controlPlane.endpoint=flowctl.x:8080,controlPlane.caBundle=PEM",
     ],
     &[
         "--set",
@@ -52,6 +52,7 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
         ("replica=2", "replica"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("concurrency=0", "concurrency"),
+        ("replicas=2,leaderElection=false", "leaderElection"),
     ] {
         let refused = template(&cluster, &chart, &["--set", wrong])
             .await

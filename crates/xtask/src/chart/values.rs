@@ -106,10 +106,12 @@ pub struct Runner {
 
 /// The control plane of objects that name none.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ControlPlane {
     /// `host:port` without a scheme; empty: none.
     pub endpoint: String,
+    /// PEM certificates that sign the control plane's; empty: plain.
+    pub ca_bundle: String,
 }
 
 /// What `podTemplate` may ask for.

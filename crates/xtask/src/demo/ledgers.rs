@@ -10,67 +10,74 @@ use flowctl_stellar::{Archive, LedgerRange, sample};
 use flowctl_testkit::cluster::Cluster;
 
 use super::session::Owner;
+use crate::generate::project_root;
 
 /// Name of the ConfigMap, or of the PersistentVolumeClaim, that holds them.
 pub(super) const NAME: &str = "ledgers";
 /// A ConfigMap holds at most 1 MiB, its keys included.
 const CONFIG_MAP_LIMIT: u64 = 1_000_000;
 
-/// The ledgers that flow.
+/// The ledgers that flow: a folder of whole files, and which of its ledgers are wanted.
 pub(super) struct Ledgers {
-    folder: Folder,
+    origin: Origin,
+    folder: PathBuf,
+    bytes: u64,
     range: (u32, u32),
 }
 
-enum Folder {
-    /// The project's own; the folder ends with this value.
-    Sample(tempfile::TempDir),
-    /// Real ones, and whether they fit into a ConfigMap.
-    Real { path: PathBuf, bytes: u64 },
+enum Origin {
+    /// The project's own.
+    Sample,
+    /// Somebody's archive.
+    Archive(PathBuf),
 }
 
 // === impl Ledgers ===
 
 impl Ledgers {
-    /// The sample, or the folder; its range is checked for gaps before anything is started.
-    pub(super) fn choose(folder: Option<&Path>, range: Option<LedgerRange>) -> Result<Self> {
-        let Some(folder) = folder else {
-            let folder = tempfile::tempdir().context("cannot make a folder for the sample ledgers")?;
-            sample::write(folder.path(), &sample::Options::default()).context("cannot make the sample ledgers")?;
-            let range = whole(&Archive::open(folder.path())?, folder.path())?;
-            return Ok(Self {
-                folder: Folder::Sample(folder),
-                range,
-            });
+    /// The sample, or the files of the range, put side by side below `target/`: the pods see these and no others. Every
+    /// ledger of the range is read once, so that a gap or a damaged file is told before anything is started.
+    pub(super) fn choose(archive: Option<&Path>, range: Option<LedgerRange>) -> Result<Self> {
+        let folder = project_root()?.join("target/demo/ledgers");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let (origin, range) = match archive {
+            None => {
+                sample::write(&folder, &sample::Options::default()).context("cannot make the sample ledgers")?;
+                (Origin::Sample, whole(&Archive::open(&folder)?, &folder)?)
+            }
+            Some(path) => {
+                let archive = Archive::open(path)?;
+                let range = match range {
+                    Some(range) => (range.start, range.end.unwrap_or(range.start)),
+                    None => whole(&archive, path)?,
+                };
+                stage(&archive, range, &folder)?;
+                (Origin::Archive(path.to_owned()), range)
+            }
         };
-        let archive = Archive::open(folder)?;
-        let range = match range {
-            Some(range) => (range.start, range.end.unwrap_or(range.start)),
-            None => whole(&archive, folder)?,
-        };
-        let path = folder
-            .canonicalize()
-            .with_context(|| format!("cannot find {}", folder.display()))?;
-        let bytes = files(&path)?.iter().map(|(_, bytes)| bytes).sum();
+        let bytes = files(&folder)?.iter().map(|(_, bytes)| bytes).sum();
         Ok(Self {
-            folder: Folder::Real { path, bytes },
+            origin,
+            folder,
+            bytes,
             range,
         })
     }
 
     pub(super) fn describe(&self) -> String {
         let (first, last) = self.range;
-        match &self.folder {
-            Folder::Sample(_) => format!(
-                "{} sample ledgers, {first} to {last}, made by this project",
-                self.count()
-            ),
-            Folder::Real { path, .. } => format!("{} ledgers, {first} to {last}, of {}", self.count(), path.display()),
+        let count = self.count();
+        match &self.origin {
+            Origin::Sample => format!("{count} sample ledgers, {first} to {last}, made by this project"),
+            Origin::Archive(path) => format!("{count} ledgers, {first} to {last}, of {}", path.display()),
         }
     }
 
     pub(super) fn is_sample(&self) -> bool {
-        matches!(self.folder, Folder::Sample(_))
+        matches!(self.origin, Origin::Sample)
     }
 
     pub(super) fn range(&self) -> (u32, u32) {
@@ -83,18 +90,12 @@ impl Ledgers {
 
     /// Whether a volume of the node is needed.
     pub(super) fn needs_volume(&self) -> bool {
-        match &self.folder {
-            Folder::Sample(_) => false,
-            Folder::Real { bytes, .. } => *bytes > CONFIG_MAP_LIMIT,
-        }
+        self.bytes > CONFIG_MAP_LIMIT
     }
 
     /// Puts them where the pods find them.
     pub(super) async fn put(&self, cluster: &Cluster, owner: Owner, namespace: &str) -> Result<()> {
-        let path = match &self.folder {
-            Folder::Sample(folder) => folder.path(),
-            Folder::Real { path, .. } => path,
-        };
+        let path = &self.folder;
         if self.needs_volume() {
             return put_volume(cluster, owner, namespace, path).await;
         }
@@ -135,23 +136,55 @@ fn whole(archive: &Archive, folder: &Path) -> Result<(u32, u32)> {
     }
 }
 
-/// The files in a folder with their sizes, sorted; partitions are not flattened because names may repeat.
+/// Puts the files of a range into a flat folder; Galexie's names do not repeat.
+fn stage(archive: &Archive, (start, end): (u32, u32), folder: &Path) -> Result<()> {
+    let mut last: Option<PathBuf> = None;
+    for ledger in archive.ledgers(LedgerRange { start, end: Some(end) }) {
+        let file = ledger?.file;
+        if last.as_ref() == Some(&file.path) {
+            continue;
+        }
+        let name = file
+            .path
+            .file_name()
+            .with_context(|| format!("{} has no name", file.path.display()))?;
+        fs::copy(&file.path, folder.join(name)).with_context(|| format!("cannot copy {}", file.path.display()))?;
+        last = Some(file.path.clone());
+    }
+    Ok(())
+}
+
+/// The files in a folder with their sizes, sorted.
 fn files(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let metadata = entry.metadata()?;
-        if metadata.is_file() && !entry.file_name().to_string_lossy().starts_with('.') {
-            files.push((entry.path(), metadata.len()));
-        } else if metadata.is_dir() {
-            // Too big for a ConfigMap in any case: counted, so that a volume is used.
-            files.push((entry.path(), CONFIG_MAP_LIMIT + 1));
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            files.push((entry.path(), entry.metadata()?.len()));
         }
     }
     files.sort();
     ensure!(!files.is_empty(), "there are no files in {}", folder.display());
     Ok(files)
+}
+
+/// Removes what an earlier demo put there: a volume outlives its namespace, and is then bound to a claim that is gone.
+pub(super) async fn remove(cluster: &Cluster, namespace: &str) -> Result<()> {
+    cluster
+        .kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--wait=true"])
+        .await?;
+    let volume = format!("{namespace}-{NAME}");
+    cluster
+        .kubectl(&[
+            "delete",
+            "persistentvolume",
+            &volume,
+            "--ignore-not-found",
+            "--wait=true",
+        ])
+        .await?;
+    Ok(())
 }
 
 /// A local PersistentVolume on the one node of our own cluster.

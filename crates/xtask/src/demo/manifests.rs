@@ -51,7 +51,10 @@ fn adjust_pipeline(object: &mut Value, ledgers: &Ledgers) {
     }
     if let Some(processors) = spec["processors"].as_array_mut() {
         for processor in processors.iter_mut().filter(|step| step["type"] == "LedgerReader") {
-            processor["config"]["network"] = json!("pubnet");
+            // Which network it is, the messages need not say; the sample's name would be wrong.
+            if let Some(config) = processor["config"].as_object_mut() {
+                config.shift_remove("network");
+            }
         }
     }
     if ledgers.needs_volume()

@@ -51,7 +51,7 @@ pub(super) async fn show(cluster: &Cluster, namespace: &str, ledgers: &Ledgers, 
 }
 
 /// How to go on with a cluster that runs on.
-pub(super) fn next_steps(cluster: &Cluster, namespace: &str) -> Result<()> {
+pub(super) fn next_steps(cluster: &Cluster, namespace: &str, succeeded: bool) -> Result<()> {
     let command = cluster.kubectl_command()?;
     let kubectl = command.as_std().get_program().to_string_lossy().into_owned();
     let context: Vec<_> = command
@@ -59,7 +59,12 @@ pub(super) fn next_steps(cluster: &Cluster, namespace: &str) -> Result<()> {
         .get_args()
         .map(|part| part.to_string_lossy().into_owned())
         .collect();
-    println!("\nThe cluster is still running. To look around:\n");
+    let state = if succeeded {
+        "The cluster is still running."
+    } else {
+        "The demo failed, and the cluster is still running."
+    };
+    println!("\n{state} To look around:\n");
     println!("    export KUBECONFIG={}", cluster.kubeconfig().display());
     println!("    alias k='{kubectl} {} --namespace {namespace}'", context.join(" "));
     println!("    k describe pipeline payments                           # conditions and events");

@@ -52,12 +52,4 @@ impl Session {
             owner: Owner::Demo,
         })
     }
-
-    /// Stops the cluster if it is the demo's.
-    pub(super) async fn end(self) -> Result<()> {
-        match self.owner {
-            Owner::User | Owner::Kept => Ok(()),
-            Owner::Demo => Ok(self.cluster.stop().await?),
-        }
-    }
 }
