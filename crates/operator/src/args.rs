@@ -110,6 +110,7 @@ impl Args {
             allowed_control_planes: filled(self.allow_control_plane),
             pod_security: self.pod_security,
             cluster_domain: self.cluster_domain,
+            watched_namespaces: filled(self.namespaces),
         };
         let election = self.leader_elect.then(|| Election {
             namespace: self.lease_namespace.unwrap_or_else(|| namespace.to_owned()),
@@ -122,7 +123,7 @@ impl Args {
             ),
         });
         let options = Options {
-            namespaces: filled(self.namespaces),
+            namespaces: settings.watched_namespaces.clone(),
             concurrency: self.concurrency,
             election,
             admin: Some(self.admin_address),
@@ -192,10 +193,15 @@ mod tests {
     fn lists_are_read_as_charts_write_them() {
         let args = [
             "operator",
-            "--namespaces=",
+            "--namespaces= b,a",
             "--allow-control-plane=b.example.com, *.a.example.com",
         ];
         let (options, settings) = Args::parse_from(args).resolve("here").expect("resolved");
+        assert_eq!(options.namespaces, ["a", "b"]);
+        assert_eq!(settings.watched_namespaces, options.namespaces);
+        let (options, _) = Args::parse_from(["operator", "--namespaces="])
+            .resolve("here")
+            .expect("resolved");
         assert_eq!(options.namespaces, Vec::<String>::new());
         assert_eq!(settings.allowed_control_planes, ["*.a.example.com", "b.example.com"]);
     }

@@ -37,6 +37,8 @@ pub struct Settings {
     pub pod_security: PodSecurity,
     /// DNS domain of the cluster, usually `cluster.local`.
     pub cluster_domain: String,
+    /// Namespaces that the operator works for; empty: all of them.
+    pub watched_namespaces: Vec<String>,
 }
 
 /// The pod security level that pod templates are held to.

@@ -125,6 +125,19 @@ fn pod_templates() {
             "containers without a name, or with ours",
             "{spec: {containers: [{image: x}], initContainers: [{name: main}]}}",
         ),
+        // The apiserver answers these with an error of its own, which looks as if trying again could help.
+        (
+            "what is there twice",
+            "{spec: {hostAliases: [{ip: 1.1.1.1}, {ip: 1.1.1.1}], imagePullSecrets: [{name: a}, {name: a}], volumes: [{name: v, emptyDir: {}}, {name: v, emptyDir: {}}], topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}, {maxSkew: 2, topologyKey: z, whenUnsatisfiable: DoNotSchedule}, {maxSkew: 2, topologyKey: z, whenUnsatisfiable: ScheduleAnyway}], initContainers: [{name: i, image: x}, {name: i, image: x}], containers: [{name: side, image: x, env: [{name: A}, {name: B}, {name: A}], ports: [{containerPort: 53}, {containerPort: 53, protocol: TCP}, {containerPort: 53, protocol: UDP}], volumeMounts: [{name: v, mountPath: /v}, {name: v, mountPath: /v}]}, {name: main, env: [{name: A}, {name: A}]}, {name: main}]}}",
+        ),
+        (
+            "ports that a merge would change",
+            "{spec: {containers: [{name: main, ports: [{containerPort: 8089, protocol: UDP}, {containerPort: 53}, {containerPort: 53, protocol: UDP}]}]}}",
+        ),
+        (
+            "two handlers, two service accounts",
+            "{spec: {serviceAccount: a, serviceAccountName: b, containers: [{name: main, livenessProbe: {exec: {command: [x]}, tcpSocket: {port: 1}}}]}}",
+        ),
         (
             "pod security",
             "{spec: {hostNetwork: true, hostPID: true, securityContext: {runAsUser: 0}, volumes: [{name: v, hostPath: {path: /}}], containers: [{name: side, image: x}, {name: main, securityContext: {privileged: true, capabilities: {add: [NET_ADMIN]}}}]}}",
@@ -212,6 +225,10 @@ fn processors() {
             "env twice",
             "role: Processor\nworkload: {image: x, env: [{name: A}, {name: A}]}\nport: 1",
         ),
+        (
+            "claims twice",
+            "role: Processor\nworkload: {image: x, resources: {claims: [{name: A}, {name: A}]}}\nport: 1",
+        ),
     ];
     let table: Vec<_> = cases
         .iter()
@@ -260,4 +277,19 @@ fn control_planes_that_are_allowed() {
     ] {
         assert_eq!(world.plan(&of(endpoint)).problems.len(), 1, "{endpoint}");
     }
+}
+
+// Whoever granted the use of a processor must not be sent to look for a missing grant when the operator never looks there.
+#[test]
+fn a_namespace_that_the_operator_does_not_work_in_is_told() {
+    let mut world = world();
+    world.settings.watched_namespaces = vec!["stellar".to_owned(), "tools".to_owned()];
+    let to = |namespace: &str| {
+        let reference = format!("processors: [{{processorRef: {{name: private, namespace: {namespace}}}}}]");
+        problems(&world.plan(&fpl("x", &format!("{SOURCE}\n{reference}\n{OUT}")))).concat()
+    };
+    let outside = to("other");
+    assert!(outside.contains("works in stellar, tools only"), "{outside}");
+    let inside = to("tools");
+    assert!(inside.contains("does not exist or does not grant"), "{inside}");
 }

@@ -371,6 +371,7 @@ pub(crate) fn settings() -> Settings {
         allowed_control_planes: Vec::new(),
         pod_security: PodSecurity::Restricted,
         cluster_domain: "cluster.local".to_owned(),
+        watched_namespaces: Vec::new(),
     }
 }
 

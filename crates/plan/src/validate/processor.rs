@@ -242,7 +242,7 @@ fn connections(observed: &ProcessorObserved, problems: &mut Problems) -> Vec<Env
             Some(endpoint) => entries.push(entry(name, endpoint.address)),
             None => problems.unresolved(
                 format!("{field}.processorRef"),
-                steps::not_found(reference, &target, namespace),
+                steps::not_found(reference, &target, namespace, &observed.settings.watched_namespaces),
             ),
         }
     }

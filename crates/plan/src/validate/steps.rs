@@ -199,7 +199,15 @@ impl Context<'_> {
             return None;
         }
         let Some(processor) = self.granted(target) else {
-            problems.unresolved(field, not_found(reference, target, self.namespace));
+            problems.unresolved(
+                field,
+                not_found(
+                    reference,
+                    target,
+                    self.namespace,
+                    &self.observed.settings.watched_namespaces,
+                ),
+            );
             return None;
         };
         let reached = self.reached(placed, &field, target, processor, problems);
@@ -279,12 +287,21 @@ impl Context<'_> {
     }
 }
 
-/// What is said of a reference that leads nowhere.
-pub(super) fn not_found(reference: &ProcessorRef, target: &Key, namespace: &str) -> String {
+/// What is said of a reference that leads nowhere; `watched` are the namespaces that the operator works for, all of
+/// them when there is none. That one is not watched is no secret of it.
+pub(super) fn not_found(reference: &ProcessorRef, target: &Key, namespace: &str, watched: &[String]) -> String {
     if target.namespace == namespace {
         return format!(
             "there is no ExternalProcessor {:?} in this namespace; create it, or correct the name",
             reference.name
+        );
+    }
+    if !watched.is_empty() && !watched.contains(&target.namespace) {
+        return format!(
+            "ExternalProcessor {target} cannot be used: this operator works in {} only; refer to one there, or add \
+             namespace {:?} to the operator's --namespaces",
+            watched.join(", "),
+            target.namespace
         );
     }
     format!(

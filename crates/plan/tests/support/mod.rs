@@ -11,7 +11,8 @@ use flowctl_api::status::RevisionStatus;
 use flowctl_api::{ControlPlane, ExternalProcessor, Pipeline, Status};
 use flowctl_plan::observed::PodSecurity;
 use flowctl_plan::{
-    Child, ChildKind, ChildRef, Children, Key, PipelineObserved, Plan, ProcessorObserved, Settings, pipeline, processor,
+    Applied, Child, ChildKind, ChildRef, Children, Key, PipelineObserved, Plan, ProcessorObserved, Settings, pipeline,
+    processor,
 };
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
@@ -43,6 +44,7 @@ pub(crate) fn settings() -> Settings {
         allowed_control_planes: Vec::new(),
         pod_security: PodSecurity::Restricted,
         cluster_domain: "cluster.local".to_owned(),
+        watched_namespaces: Vec::new(),
     }
 }
 
@@ -205,10 +207,7 @@ impl World {
                 previous: revision.previous.clone(),
                 taken_by_user: revision.taken_by_user.clone(),
             };
-            self.status = Some(Status {
-                revision: Some(told),
-                ..Status::default()
-            });
+            self.status.get_or_insert_default().revision = Some(told);
         }
     }
 
@@ -280,6 +279,27 @@ impl World {
         self.children
             .pods
             .push(Arc::new(serde_json::from_value::<Pod>(pod).unwrap()));
+    }
+
+    /// What the operator publishes after a pass over a Pipeline.
+    pub(crate) fn publish(&mut self, object: &Pipeline) -> Status {
+        let plan = self.pass(object);
+        let mut object = object.clone();
+        object.status = self.status.clone();
+        let observed = PipelineObserved {
+            object: Arc::new(object),
+            processors: self.processors.clone(),
+            children: self.children.clone(),
+            settings: Arc::new(self.settings.clone()),
+            now: "2026-03-01T12:00:00Z".parse().unwrap(),
+        };
+        let applied = Applied {
+            children: self.children.clone(),
+            failures: Vec::new(),
+        };
+        let status = flowctl_plan::status::pipeline(&observed, &plan, &applied).status;
+        self.status = Some(status.clone());
+        status
     }
 
     /// Ends every Job with a condition.

@@ -40,6 +40,7 @@ fn settings() -> Arc<Settings> {
         allowed_control_planes: Vec::new(),
         pod_security: PodSecurity::Restricted,
         cluster_domain: "cluster.local".to_owned(),
+        watched_namespaces: Vec::new(),
     })
 }
 
