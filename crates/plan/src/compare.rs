@@ -11,7 +11,8 @@ use flowctl_api::{
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{Child, digest, quantity};
+use crate::quantity::{self, Precision};
+use crate::{Child, digest, list};
 
 #[cfg(test)]
 mod tests;
@@ -30,29 +31,8 @@ pub struct Difference {
 /// Longest text of a value in a [`Difference`]'s message, in characters.
 const SHOWN: usize = 80;
 
-/// Lists that server-side apply merges by key, with the fields that make the key. A list that is not named here is
-/// atomic: it has one owner and is compared as a whole.
-const LIST_MAPS: [(&str, &[&str]); 16] = [
-    ("conditions", &["type"]),
-    ("containers", &["name"]),
-    ("env", &["name"]),
-    ("ephemeralContainers", &["name"]),
-    ("hostAliases", &["ip"]),
-    ("imagePullSecrets", &["name"]),
-    ("initContainers", &["name"]),
-    ("ownerReferences", &["uid"]),
-    ("ports", &["containerPort", "port", "protocol"]),
-    ("resourceClaims", &["name"]),
-    ("schedulingGates", &["name"]),
-    ("claims", &["name"]),
-    ("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"]),
-    ("volumeDevices", &["devicePath"]),
-    ("volumeMounts", &["mountPath"]),
-    ("volumes", &["name"]),
-];
-
 /// Maps from free names to strings: nothing in them is defaulted or dropped.
-const STRING_MAPS: [&str; 7] = [
+pub(crate) const STRING_MAPS: [&str; 7] = [
     "annotations",
     "binaryData",
     "data",
@@ -64,7 +44,7 @@ const STRING_MAPS: [&str; 7] = [
 
 /// Flags and numbers that the apiserver keeps by value, so that `false` and 0 are not stored. All others are pointers
 /// there: `automountServiceAccountToken: false` is not the same as nothing.
-const ZERO_IS_ABSENT: [&str; 14] = [
+const ZERO_IS_ABSENT: [&str; 15] = [
     "healthCheckNodePort",
     "hostIPC",
     "hostNetwork",
@@ -73,6 +53,7 @@ const ZERO_IS_ABSENT: [&str; 14] = [
     "initialDelaySeconds",
     "minReadySeconds",
     "nodePort",
+    "partition",
     "paused",
     "publishNotReadyAddresses",
     "readOnly",
@@ -125,21 +106,21 @@ fn field(key: &str, wanted: &Value, live: Option<&Value>, path: &mut Path) -> Op
         (Value::Object(wanted), Value::Object(live)) if MAPS.contains(&key) => {
             wanted.iter().find_map(|(name, wanted)| {
                 path.within(name.clone(), |path| match live.get(name) {
-                    Some(live) if same_quantity(wanted, live) => None,
+                    Some(live) if same_quantity(wanted, live, Precision::Milli) => None,
                     live => Some(path.difference(wanted, live)),
                 })
             })
         }
         (Value::Object(wanted), Value::Object(live)) => object(wanted, live, path),
-        (Value::Array(wanted), Value::Array(live)) => match LIST_MAPS.iter().find(|(name, _)| *name == key) {
-            Some((_, keys)) => list_map(keys, wanted, live, path),
+        (Value::Array(wanted), Value::Array(live)) => match list::keys(key) {
+            Some(keys) => list_map(keys, wanted, live, path),
             None if key == "finalizers" => wanted
                 .iter()
                 .find(|wanted| !live.contains(wanted))
                 .map(|wanted| path.difference(wanted, None)),
             None => atomic(wanted, live, path),
         },
-        _ if FIELDS.contains(&key) && same_quantity(wanted, live) => None,
+        _ if FIELDS.contains(&key) && same_quantity(wanted, live, Precision::Nano) => None,
         _ => scalar(wanted, live, path),
     }
 }
@@ -166,10 +147,8 @@ fn free(wanted: &Value, live: &Value, path: &Path) -> Option<Difference> {
 
 fn list_map(keys: &[&str], wanted: &[Value], live: &[Value], path: &mut Path) -> Option<Difference> {
     wanted.iter().find_map(|wanted| {
-        let label = element_label(keys, wanted);
-        let found = live
-            .iter()
-            .find(|live| keys.iter().all(|key| key_of(key, wanted) == key_of(key, live)));
+        let label = list::label(keys, wanted);
+        let found = live.iter().find(|live| list::same_key(keys, wanted, live));
         path.within(label, |path| match found {
             Some(live) => element(wanted, live, path),
             None => Some(path.difference(wanted, None)),
@@ -217,7 +196,7 @@ fn absent_is_same(key: &str, wanted: &Value) -> bool {
     }
 }
 
-fn same_quantity(wanted: &Value, live: &Value) -> bool {
+fn same_quantity(wanted: &Value, live: &Value, precision: Precision) -> bool {
     fn text(value: &Value) -> Option<String> {
         match value {
             Value::String(text) => Some(text.clone()),
@@ -226,7 +205,7 @@ fn same_quantity(wanted: &Value, live: &Value) -> bool {
         }
     }
     match (text(wanted), text(live)) {
-        (Some(wanted), Some(live)) => wanted == live || quantity::equal(&wanted, &live),
+        (Some(wanted), Some(live)) => wanted == live || quantity::equal(&wanted, &live, precision),
         _ => false,
     }
 }
@@ -249,24 +228,6 @@ fn same_verbatim(wanted: &Value, live: &Value) -> bool {
         }
         _ => wanted == live,
     }
-}
-
-/// One part of a list element's key; a port without a protocol is a TCP port.
-fn key_of<'v>(key: &str, element: &'v Value) -> Option<&'v Value> {
-    static TCP: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| Value::from("TCP"));
-    match (key, element.get(key)) {
-        ("protocol", None | Some(Value::Null)) => Some(&TCP),
-        (_, value) => value,
-    }
-}
-
-fn element_label(keys: &[&str], element: &Value) -> String {
-    let parts: Vec<String> = keys
-        .iter()
-        .filter_map(|key| element.get(key))
-        .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
-        .collect();
-    format!("[{}]", parts.join("/"))
 }
 
 // === impl Child ===

@@ -11,6 +11,7 @@ pub mod endpoint;
 mod env;
 mod held;
 mod inputs;
+mod list;
 pub mod names;
 pub mod observed;
 pub mod pipeline;

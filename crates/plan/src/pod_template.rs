@@ -5,14 +5,19 @@
 
 use flowctl_api::{Reason, labels};
 use k8s_openapi::DeepMerge;
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use serde_json::Value;
 
 use crate::body::{to_json, without_empties};
+use crate::list;
 use crate::observed::PodSecurity;
 use crate::pod::{MAIN, OWN_VOLUMES};
 use crate::pod_security::{self, Violation};
-use crate::validate::{Problems, ValidContainer, own_path};
+use crate::validate::{Problems, ValidContainer};
+
+mod defaults;
+mod main_container;
+mod probes;
 
 /// Labels and annotations with these prefixes or names are ours.
 const OWN_KEYS: [&str; 2] = ["flowctl.dev/", labels::APP_MANAGED_BY];
@@ -32,9 +37,10 @@ pub(crate) fn merged(
             problems,
         };
         check.template(user, &rendered);
+        probes::make_room(&mut rendered, user);
         rendered.merge_from(user.clone());
     }
-    let template = without_empties(to_json(&rendered));
+    let template = without_empties(defaults::unsaid(to_json(&rendered)));
     for violation in pod_security::violations(&template, level) {
         let field = field_of(&violation, container);
         problems.refuse(Reason::PodTemplateRefused, field, violation.message);
@@ -72,6 +78,9 @@ impl Check<'_> {
 
     fn template(&mut self, user: &PodTemplateSpec, rendered: &PodTemplateSpec) {
         self.metadata(user);
+        for path in list::duplicates(&to_json(user)) {
+            self.refuse(&path, "it is there twice; remove one of the two");
+        }
         if let Some(spec) = &user.spec {
             self.spec(spec, rendered);
             for (index, container) in spec.init_containers.iter().flatten().enumerate() {
@@ -131,6 +140,14 @@ impl Check<'_> {
                 format!("the operator sets {ours}, which this kind of workload needs; remove it"),
             );
         }
+        if let (Some(old), Some(new)) = (&user.service_account, &user.service_account_name)
+            && old != new
+        {
+            self.refuse(
+                "spec.serviceAccount",
+                "it is the old name of serviceAccountName, which says otherwise; remove it",
+            );
+        }
         if user.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()) {
             self.refuse(
                 "spec.ephemeralContainers",
@@ -162,105 +179,6 @@ impl Check<'_> {
                 self.refuse(
                     &path,
                     format!("{field}.volumes has {:?} too; remove one of the two", volume.name),
-                );
-            }
-        }
-    }
-
-    fn main(&mut self, user: &Container, rendered: &PodTemplateSpec) {
-        let field = self.container.field;
-        let fields = [
-            ("image", user.image.is_some()),
-            ("command", user.command.as_ref().is_some_and(|list| !list.is_empty())),
-            ("args", user.args.as_ref().is_some_and(|list| !list.is_empty())),
-        ];
-        for (key, _) in fields.into_iter().filter(|(_, set)| *set) {
-            let path = format!("spec.containers[{MAIN}].{key}");
-            let repair = match (key, field) {
-                ("args", "spec.runtime") => {
-                    "the operator writes the arguments that name the pipeline file; remove it".to_owned()
-                }
-                _ => format!("it is set by {field}.{key}; set it there"),
-            };
-            self.refuse(&path, repair);
-        }
-        let main = rendered
-            .spec
-            .iter()
-            .flat_map(|spec| &spec.containers)
-            .find(|main| main.name == MAIN);
-        self.env(user, main);
-        self.mounts(user);
-        let ours = main.into_iter().flat_map(|main| main.ports.iter().flatten());
-        let ours: Vec<_> = ours.map(|port| (port.container_port, port.name.as_deref())).collect();
-        for port in user.ports.iter().flatten() {
-            let clash = ours.iter().find(|(number, name)| {
-                let renamed = *number == port.container_port && port.name.is_some() && port.name.as_deref() != *name;
-                let moved = *number != port.container_port && port.name.is_some() && port.name.as_deref() == *name;
-                renamed || moved
-            });
-            if let Some((number, name)) = clash {
-                let path = format!("spec.containers[{MAIN}].ports[{}]", port.container_port);
-                let name = name.unwrap_or_default();
-                self.refuse(
-                    &path,
-                    format!("the Services reach port {number} by the name {name:?}; leave both as they are"),
-                );
-            }
-        }
-    }
-
-    /// A variable stands in one place: injected, in the list of the spec, or here.
-    fn env(&mut self, user: &Container, rendered: Option<&Container>) {
-        let field = self.container.field;
-        if user.env_from.is_some() && !self.container.env_from.is_empty() {
-            let path = format!("spec.containers[{MAIN}].envFrom");
-            self.refuse(
-                &path,
-                format!("it would replace {field}.envFrom; remove one of the two"),
-            );
-        }
-        let rendered: Vec<_> = rendered
-            .into_iter()
-            .flat_map(|main| main.env.iter().flatten())
-            .collect();
-        for entry in user.env.iter().flatten() {
-            let path = format!("spec.containers[{MAIN}].env[{}]", entry.name);
-            if self.container.env.iter().any(|other| other.name == entry.name) {
-                self.refuse(&path, format!("{field}.env has it too; remove one of the two"));
-            } else if rendered.iter().any(|other| other.name == entry.name) {
-                self.refuse(
-                    &path,
-                    format!(
-                        "the operator injects {}; to replace it, set it in {field}.env",
-                        entry.name
-                    ),
-                );
-            }
-        }
-    }
-
-    fn mounts(&mut self, user: &Container) {
-        let field = self.container.field;
-        for mount in user.volume_mounts.iter().flatten() {
-            let path = format!("spec.containers[{MAIN}].volumeMounts[{}]", mount.mount_path);
-            if let Some(ours) = own_path(&mount.mount_path) {
-                self.refuse(&path, format!("the operator mounts {ours}; choose another path"));
-            } else if mount.name.starts_with(OWN_VOLUMES) {
-                self.refuse(
-                    &path,
-                    format!("{:?} is the operator's own volume; mount one of yours", mount.name),
-                );
-            }
-            if self
-                .container
-                .volume_mounts
-                .iter()
-                .any(|other| other.mount_path == mount.mount_path)
-            {
-                self.refuse(
-                    &path,
-                    format!("{field}.volumeMounts has this path too; remove one of the two"),
                 );
             }
         }

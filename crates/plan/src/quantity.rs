@@ -8,9 +8,19 @@ struct Decimal {
     exponent: i64,
 }
 
-/// Whether two quantities have the same value. Text that is no quantity equals nothing.
-pub(crate) fn equal(left: &str, right: &str) -> bool {
-    match (parse(left), parse(right)) {
+/// The smallest part that the apiserver stores; what is smaller is rounded up to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// Thousandths: in lists of resources (`SetDefaults_ResourceList`).
+    Milli,
+    /// 10⁻⁹: in any quantity (`ParseQuantity`).
+    Nano,
+}
+
+/// Whether two quantities are stored with the same value. Text that is no quantity equals nothing.
+pub(crate) fn equal(left: &str, right: &str, precision: Precision) -> bool {
+    let stored = |text| parse(text).map(|value| value.rounded_up(precision));
+    match (stored(left), stored(right)) {
         (Some(left), Some(right)) => {
             left.digits == right.digits
                 && (left.digits.is_empty() || (left.negative == right.negative && left.exponent == right.exponent))
@@ -76,6 +86,33 @@ fn multiply(digits: &str, power: u32) -> Option<String> {
     )
 }
 
+// === impl Decimal ===
+
+impl Decimal {
+    /// Away from zero.
+    fn rounded_up(self, precision: Precision) -> Decimal {
+        let smallest = match precision {
+            Precision::Milli => -3,
+            Precision::Nano => -9,
+        };
+        if self.digits.is_empty() || self.exponent >= smallest {
+            return self;
+        }
+        let dropped = usize::try_from(smallest - self.exponent).unwrap_or(usize::MAX);
+        let kept = self.digits.len().saturating_sub(dropped);
+        // Without trailing zeros, something above zero is always cut off.
+        let mut digits: Vec<u8> = self.digits.bytes().take(kept).collect();
+        let nines = digits.iter().rev().take_while(|digit| **digit == b'9').count();
+        let end = digits.len() - nines;
+        digits[end..].fill(b'0');
+        match end.checked_sub(1) {
+            Some(last) => digits[last] += 1,
+            None => digits.insert(0, b'1'),
+        }
+        normal(self.negative, &String::from_utf8_lossy(&digits), smallest)
+    }
+}
+
 fn normal(negative: bool, digits: &str, exponent: i64) -> Decimal {
     let kept = digits.trim_end_matches('0');
     let zeros = i64::try_from(digits.len() - kept.len()).unwrap_or(0);
@@ -88,7 +125,7 @@ fn normal(negative: bool, digits: &str, exponent: i64) -> Decimal {
 
 #[cfg(test)]
 mod tests {
-    use super::equal;
+    use super::{Precision, equal};
 
     // A child whose quantity the apiserver spelled differently would be patched in every pass, for ever.
     #[test]
@@ -108,7 +145,7 @@ mod tests {
             ("100000u", "0.1"),
             ("12E", "12e18"),
         ] {
-            assert!(equal(left, right), "{left} = {right}");
+            assert!(equal(left, right, Precision::Nano), "{left} = {right}");
         }
     }
 
@@ -124,7 +161,25 @@ mod tests {
             ("1.2.3", "1.2.3"),
             ("1Zi", "1Zi"),
         ] {
-            assert!(!equal(left, right), "{left} ≠ {right}");
+            assert!(!equal(left, right, Precision::Nano), "{left} ≠ {right}");
         }
+    }
+
+    // `cpu: 100u` is stored as `1m`, and would be written again in every pass.
+    #[test]
+    fn what_is_too_small_to_be_stored_is_rounded_up() {
+        for (left, right) in [
+            ("100u", "1m"),
+            ("0.0001", "1m"),
+            ("1.0001", "1001m"),
+            ("0.9999", "1"),
+            ("9.9991", "10"),
+            ("99999999999999999999.9999", "100000000000000000000"),
+        ] {
+            assert!(equal(left, right, Precision::Milli), "{left} = {right}");
+            assert!(!equal(left, right, Precision::Nano), "{left} ≠ {right}");
+        }
+        assert!(!equal("100u", "2m", Precision::Milli));
+        assert!(equal("0.1n", "1n", Precision::Nano));
     }
 }

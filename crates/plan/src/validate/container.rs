@@ -54,6 +54,15 @@ pub(super) fn check(container: &Container, field: &'static str, problems: &mut P
         &format!("{field}.env"),
         problems,
     );
+    let claims = container
+        .resources
+        .iter()
+        .flat_map(|resources| resources.claims.iter().flatten());
+    unique(
+        claims.map(|claim| claim.name.as_str()),
+        &format!("{field}.resources.claims"),
+        problems,
+    );
     ValidContainer {
         field,
         image: container.image.clone(),
