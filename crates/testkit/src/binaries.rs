@@ -3,6 +3,7 @@
 //! machine builds nothing. Two builders wait for each other; a killed one leaves nothing that looks finished.
 
 mod build;
+mod go;
 
 use std::path::{Path, PathBuf};
 
@@ -160,6 +161,9 @@ impl Binaries {
             .ok_or_else(|| Error::impossible(format!("{} is not part of this cluster's tier", program.file_name())))
     }
 }
+
+pub(crate) use build::lock;
+pub(crate) use go::check as check_go;
 
 /// Which of these programs would have to be built.
 ///

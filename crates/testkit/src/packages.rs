@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use crate::{Error, Result, command};
+use crate::{Error, Result, binaries, command};
 
 /// Where CNI plugins are: Debian's folder, then the upstream convention.
 const CNI_DIRECTORIES: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
@@ -37,9 +37,14 @@ pub(crate) struct Packages {
 impl Packages {
     /// Finds everything, installs what is missing if that is possible.
     pub(crate) async fn ensure() -> Result<Self> {
-        let missing = missing();
+        let mut missing = missing();
         if !missing.is_empty() {
-            install(&missing).await?;
+            // Two apt-get at once: one of them fails. Who waited finds the other's work done.
+            let _lock = binaries::lock().await?;
+            missing = self::missing();
+            if !missing.is_empty() {
+                install(&missing).await?;
+            }
         }
         let program = |name| command::require(name, &remedy(&missing));
         Ok(Self {

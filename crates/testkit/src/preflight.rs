@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-use crate::binaries::{Program, cache_directory, forecast_seconds, missing};
+use crate::binaries::{Program, cache_directory, check_go, forecast_seconds, missing};
 use crate::{Error, Result, Tier, command, packages};
 
 /// Free disk that building takes (Go's download and build caches, and the programs), in gigabytes.
@@ -81,16 +81,7 @@ pub fn announce(tier: Tier) -> Result<()> {
 pub fn can_run(tier: Tier) -> Result<()> {
     let forecast = forecast(tier)?;
     if !forecast.builds.is_empty() {
-        let names = forecast
-            .builds
-            .iter()
-            .map(|program| program.file_name())
-            .collect::<Vec<_>>()
-            .join(", ");
-        command::require(
-            "go",
-            &format!("needed to build {names}; install Go from https://go.dev/dl"),
-        )?;
+        check_go(&forecast.builds)?;
     }
     disk(forecast.gigabytes)?;
     match tier {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use super::{Program, Recipe, cache_directory, missing, project_root};
+use super::{Program, Recipe, cache_directory, go, missing, project_root};
 use crate::{Error, Result, command};
 
 /// How often a waiting builder says that it waits.
@@ -15,19 +15,8 @@ const REMIND: Duration = Duration::from_secs(15);
 
 /// Builds these programs into the cache.
 pub(super) async fn build(programs: &[Program]) -> Result<()> {
-    let names = programs
-        .iter()
-        .map(|program| program.file_name())
-        .collect::<Vec<_>>()
-        .join(", ");
-    let remedy = format!(
-        "needed to build {names}; install Go from https://go.dev/dl, or copy built programs into the cache ({})",
-        cache_directory()?.display()
-    );
-    let go = command::require("go", &remedy)?;
-    let cache = cache_directory()?;
-    fs::create_dir_all(&cache).map_err(Error::file("create", &cache))?;
-    let _lock = lock(&cache.join("lock")).await?;
+    let go = go::check(programs)?;
+    let _lock = lock().await?;
     // Whoever held the lock may have built some of them.
     let programs = missing(programs)?;
     for (index, program) in programs.iter().enumerate() {
@@ -67,7 +56,7 @@ pub(super) fn directory(recipe: &Recipe) -> Result<PathBuf> {
         .join(format!("{}-{digest}", recipe.module)))
 }
 
-fn source(recipe: &Recipe) -> PathBuf {
+pub(super) fn source(recipe: &Recipe) -> PathBuf {
     project_root().join("tests/cluster").join(recipe.module)
 }
 
@@ -79,7 +68,8 @@ async fn build_one(go: &Path, program: Program) -> Result<()> {
     forget_unfinished(&directory, program)?;
     let unfinished = directory.join(format!("{}{}", unfinished_prefix(program), std::process::id()));
     let mut go = Command::new(go);
-    go.current_dir(source(&recipe))
+    go.envs(go::environment()?)
+        .current_dir(source(&recipe))
         .env("CGO_ENABLED", "0")
         .args([
             "build",
@@ -111,8 +101,11 @@ fn forget_unfinished(directory: &Path, program: Program) -> Result<()> {
     Ok(())
 }
 
-/// Waits until no other builder works. The kernel frees the lock of a killed one.
-async fn lock(path: &Path) -> Result<File> {
+/// Waits until nobody else builds or installs. The kernel frees the lock of a killed process.
+pub(crate) async fn lock() -> Result<File> {
+    let cache = cache_directory()?;
+    fs::create_dir_all(&cache).map_err(Error::file("create", &cache))?;
+    let path = &cache.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(Error::file("open", path))?;
     let mut reminded = Instant::now();
@@ -121,7 +114,7 @@ async fn lock(path: &Path) -> Result<File> {
             Ok(()) => return Ok(file),
             Err(fs::TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
             Err(fs::TryLockError::WouldBlock) if reminded.elapsed() > REMIND => {
-                eprintln!("  waiting: another process builds ({})", path.display());
+                eprintln!("  waiting: another process builds or installs ({})", path.display());
                 reminded = Instant::now();
             }
             Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(200)).await,
