@@ -1,12 +1,12 @@
 //! The API tier as its users need it: real controllers, a node that is played, nothing left behind.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use flowctl_testkit::cluster::{Cluster, Options};
 use flowctl_testkit::fake_kubelet::{FakeKubelet, Outcome, Selector};
-use flowctl_testkit::{Error, Result, Tier, audit, tier, wait};
+use flowctl_testkit::{Error, Result, Tier, audit, prepare, tier, wait};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -46,6 +46,7 @@ async fn a_deployment_becomes_available_and_goes_with_everything_it_owns() -> Re
     let Some(_) = tier::require(Tier::Api) else {
         return Ok(());
     };
+    prepare(Tier::Api).await?;
     let cluster = Cluster::start(Tier::Api, Options::default()).await?;
     let client = cluster.client()?;
     let kubelet = FakeKubelet::start(client.clone()).await?;
@@ -135,6 +136,7 @@ async fn jobs_end_as_scripted_and_clusters_run_side_by_side() -> Result<()> {
     let Some(_) = tier::require(Tier::Api) else {
         return Ok(());
     };
+    prepare(Tier::Api).await?;
     let (first, second) = tokio::join!(
         Cluster::start(Tier::Api, Options::default()),
         Cluster::start(Tier::Api, Options::default())
@@ -185,6 +187,7 @@ async fn the_audit_log_tells_whose_rights_a_write_used() -> Result<()> {
     let Some(_) = tier::require(Tier::Api) else {
         return Ok(());
     };
+    prepare(Tier::Api).await?;
     let cluster = Cluster::start(Tier::Api, Options::default()).await?;
     let user = "system:serviceaccount:default:tester";
     let deployments: Api<Deployment> = Api::namespaced(cluster.client_as(user)?, "default");
@@ -232,19 +235,38 @@ async fn holder() -> Result<()> {
     std::future::pending().await
 }
 
+/// A process that has a cluster, and does not outlive its test.
+struct Holder(Child);
+
+impl Holder {
+    fn kill(&mut self) -> Result<()> {
+        self.0.kill().map_err(Error::io("kill it"))?;
+        self.0.wait().map(drop).map_err(Error::io("reap it"))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // A failure means that it has ended already.
+        let _ = self.kill();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_test_that_is_killed_leaves_nothing() -> Result<()> {
     let Some(_) = tier::require(Tier::Api) else {
         return Ok(());
     };
+    prepare(Tier::Api).await?;
     let scratch = tempfile::tempdir().map_err(Error::io("make a directory"))?;
     let file = scratch.path().join("directory");
-    let mut holder = Command::new(std::env::current_exe().map_err(Error::io("find myself"))?)
+    let holder = Command::new(std::env::current_exe().map_err(Error::io("find myself"))?)
         .args(["--exact", "holder"])
         .env(HOLD, &file)
         .stdout(Stdio::null())
         .spawn()
         .map_err(Error::io("start myself"))?;
+    let mut holder = Holder(holder);
     let directory = wait::until(
         "the other process has a cluster",
         Duration::from_secs(120),
@@ -255,8 +277,7 @@ async fn a_test_that_is_killed_leaves_nothing() -> Result<()> {
         processes_of(&directory).len() >= 4,
         "supervisor, etcd, apiserver, controller manager"
     );
-    holder.kill().map_err(Error::io("kill it"))?;
-    holder.wait().map_err(Error::io("reap it"))?;
+    holder.kill()?;
     wait::until("nothing is left of it", LIMIT, async || {
         Ok((processes_of(&directory).is_empty() && !directory.exists()).then_some(()))
     })

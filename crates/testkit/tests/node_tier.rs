@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use flowctl_testkit::cluster::{Cluster, Loaded, NODE_NAME, Options};
 use flowctl_testkit::image::Image;
-use flowctl_testkit::{Error, Result, Tier, tier, wait};
+use flowctl_testkit::{Error, Result, Tier, prepare, tier, wait};
 use tokio::sync::Mutex;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// Another process may have the machine's only place for up to ten minutes; then the cluster starts.
+const START: Duration = Duration::from_secs(900);
 const HOLD: &str = "FLOWCTL_TEST_HOLD";
 
 /// These tests look at the whole machine, so they take turns.
@@ -177,6 +179,8 @@ async fn pods_run_find_each_other_read_local_data_and_leave_nothing() -> Result<
         return Ok(());
     };
     let _turn = TURN.lock().await;
+    // Installing containerd may start the distribution's own, which leaves traces that are none of ours.
+    prepare(Tier::Node).await?;
     let before = traces();
     let settings = || {
         ["net/ipv4/ip_forward", "kernel/panic", "vm/overcommit_memory"]
@@ -268,8 +272,25 @@ async fn holder() -> Result<()> {
     std::future::pending().await
 }
 
-/// Starts another process that has a cluster.
-async fn hold(scratch: &Path) -> Result<Child> {
+/// A process that has a cluster. It does not outlive its test: it would keep the machine's only place.
+struct Holder(Child);
+
+impl Holder {
+    fn kill(&mut self) -> Result<()> {
+        self.0.kill().map_err(Error::io("kill it"))?;
+        self.0.wait().map(drop).map_err(Error::io("reap it"))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // A failure means that it has ended already.
+        let _ = self.kill();
+    }
+}
+
+/// Starts another process that has a cluster. Everything was prepared, so starting is all it does.
+async fn hold(scratch: &Path) -> Result<Holder> {
     let file = scratch.join("directory");
     let holder = Command::new(std::env::current_exe().map_err(Error::io("find myself"))?)
         .args(["--exact", "holder"])
@@ -277,18 +298,15 @@ async fn hold(scratch: &Path) -> Result<Child> {
         .stdout(Stdio::null())
         .spawn()
         .map_err(Error::io("start myself"))?;
-    wait::until(
-        "the other process has a cluster",
-        Duration::from_secs(120),
-        async || Ok(file.exists().then_some(())),
-    )
+    let mut holder = Holder(holder);
+    wait::until("the other process has a cluster", START, async || {
+        if let Some(status) = holder.0.try_wait().map_err(Error::io("look after it"))? {
+            return Err(Error::impossible(format!("the other process ended ({status})")));
+        }
+        Ok(file.exists().then_some(()))
+    })
     .await?;
     Ok(holder)
-}
-
-fn kill(mut process: Child) -> Result<()> {
-    process.kill().map_err(Error::io("kill it"))?;
-    process.wait().map(drop).map_err(Error::io("reap it"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,9 +315,11 @@ async fn a_test_that_is_killed_leaves_nothing() -> Result<()> {
         return Ok(());
     };
     let _turn = TURN.lock().await;
+    // Installing containerd may start the distribution's own, which leaves traces that are none of ours.
+    prepare(Tier::Node).await?;
     let scratch = tempfile::tempdir().map_err(Error::io("make a directory"))?;
     let before = traces();
-    kill(hold(scratch.path()).await?)?;
+    hold(scratch.path()).await?.kill()?;
     wait::until_explained("nothing is left of it", LIMIT, async || {
         let left = traces();
         Ok(if left == before { Ok(()) } else { Err(left.join("\n")) })
@@ -313,13 +333,15 @@ async fn what_a_killed_supervisor_leaves_is_removed_by_the_next_command() -> Res
         return Ok(());
     };
     let _turn = TURN.lock().await;
+    // Installing containerd may start the distribution's own, which leaves traces that are none of ours.
+    prepare(Tier::Node).await?;
     let scratch = tempfile::tempdir().map_err(Error::io("make a directory"))?;
     let before = traces();
-    let holder = hold(scratch.path()).await?;
+    let mut holder = hold(scratch.path()).await?;
     let journal = Path::new("/var/lib/flowctl-local").join(flowctl_supervisor::journal::FILE_NAME);
     let supervisor = flowctl_supervisor::journal::living_supervisor(&journal).expect("it lives");
     assert!(supervisor.kill());
-    kill(holder)?;
+    holder.kill()?;
     assert_ne!(traces(), before, "nobody was there to clean up");
     assert!(Cluster::down().await?);
     assert_eq!(traces(), before);
