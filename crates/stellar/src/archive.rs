@@ -168,28 +168,48 @@ fn list(root: &Path, dir: &Path, depth: u32, runs: &mut Vec<Run>) -> Result<(), 
         path: path.to_owned(),
         source,
     };
-    for entry in std::fs::read_dir(dir).map_err(|error| io(dir, error))? {
-        let path = entry.map_err(|error| io(dir, error))?.path();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if is_gone(&error) && dir != root => return Ok(()),
+        Err(error) => return Err(io(dir, error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| io(dir, error))?;
+        let path = entry.path();
         let name = path.file_name().map(|name| name.to_string_lossy());
         let Some(name) = name.filter(|name| !name.starts_with('.')) else {
             continue;
         };
+        let told = FileName::parse(&name);
+        // Writers rename and remove their temporary files all the time: no need to look at those.
+        if told == Ok(FileName::Other) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
         // Follows links: volumes that Kubernetes mounts are made of them.
-        let metadata = std::fs::metadata(&path).map_err(|error| io(&path, error))?;
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            // Renamed or removed since it was listed, or a link to nothing: reading names its ledgers as missing,
+            // unless another file has them.
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(io(&path, error)),
+        };
         if metadata.is_dir() {
             if depth > 0 {
                 list(root, &path, depth - 1, runs)?;
             }
             continue;
         }
-        let told = FileName::parse(&name).map_err(|problem| ArchiveError::Name {
+        let told = told.map_err(|problem| ArchiveError::Name {
             path: path.clone(),
             problem,
         })?;
         let held = match told {
             FileName::Other => continue,
             FileName::Range { start, end } => vec![(start, end)],
-            FileName::Untold => runs_of(&path)?,
+            FileName::Untold => match runs_of(&path) {
+                Err(ArchiveError::Io { source, .. }) if is_gone(&source) => continue,
+                held => held?,
+            },
         };
         let (Some((start, _)), Some((_, end))) = (held.first(), held.last()) else {
             continue;
@@ -209,6 +229,10 @@ fn list(root: &Path, dir: &Path, depth: u32, runs: &mut Vec<Run>) -> Result<(), 
         }));
     }
     Ok(())
+}
+
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
 }
 
 /// What a file holds, found by reading it: first and last of each run of consecutive ledgers.

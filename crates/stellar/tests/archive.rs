@@ -170,6 +170,36 @@ fn missing_ledgers_are_named_with_their_neighbours() {
     );
 }
 
+/// A copy tool's temporary file goes between listing and looking, a link's target may be gone for good.
+#[test]
+fn an_entry_that_is_gone_does_not_hide_the_others_and_its_ledgers_are_named() {
+    let (dir, files) = archive();
+    fs::write(dir.path().join("x.tmp"), b"half of something").unwrap();
+    let link = |name: &str| std::os::unix::fs::symlink(dir.path().join("gone"), dir.path().join(name)).unwrap();
+    link("y.tmp");
+    link("folder");
+    link("of-unknown-range.xdr.zst");
+    let (found, error) = read(dir.path(), 10, None);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(found, numbers(10, 21));
+
+    fs::remove_file(&files[1]).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("gone"), &files[1]).unwrap();
+    let (found, error) = read(dir.path(), 10, None);
+    assert_eq!(found, numbers(10, 11));
+    assert!(
+        matches!(
+            error,
+            Some(ArchiveError::Missing {
+                first: 12,
+                count: Some(4),
+                ..
+            })
+        ),
+        "{error:?}"
+    );
+}
+
 #[test]
 fn an_empty_folder_says_that_it_is_empty() {
     let dir = tempfile::tempdir().unwrap();
