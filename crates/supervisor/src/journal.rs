@@ -1,8 +1,8 @@
 //! The journal: what was started and what must be undone, on disk before it happens. When the supervisor itself is
 //! killed, the next command finds the journal and unwinds from it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,16 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     stack: Vec<Entry>,
+    tail: Tail,
+}
+
+/// How the file ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tail {
+    /// Behind a whole line.
+    Whole,
+    /// Within a line: writing it was cut off.
+    Torn,
 }
 
 // === impl Journal ===
@@ -48,17 +58,22 @@ impl Journal {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let stack = match File::open(path) {
-            Ok(file) => read(file)?,
+        let content = match fs::read(path) {
+            Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self {
+        let mut journal = Self {
             path: path.to_owned(),
-            file,
-            stack,
-        })
+            file: OpenOptions::new().create(true).append(true).open(path)?,
+            stack: read(&content),
+            tail: Tail::Whole,
+        };
+        if content.last().is_some_and(|byte| *byte != b'\n') {
+            journal.tail = Tail::Torn;
+            journal.terminate()?;
+        }
+        Ok(journal)
     }
 
     /// Writes an entry, then remembers it.
@@ -66,10 +81,21 @@ impl Journal {
     /// # Errors
     /// When the entry cannot be written: then what it describes must not happen.
     pub fn push(&mut self, entry: Entry) -> io::Result<()> {
-        let mut line = serde_json::to_vec(&entry)?;
-        line.push(b'\n');
+        let line = line(&entry)?;
+        self.terminate()?;
+        self.tail = Tail::Torn;
         self.file.write_all(&line)?;
+        self.tail = Tail::Whole;
         self.stack.push(entry);
+        Ok(())
+    }
+
+    /// Ends a line that was cut off: what is appended to it would be lost with it.
+    fn terminate(&mut self) -> io::Result<()> {
+        if self.tail == Tail::Torn {
+            self.file.write_all(b"\n")?;
+            self.tail = Tail::Whole;
+        }
         Ok(())
     }
 
@@ -78,21 +104,25 @@ impl Journal {
         std::mem::take(&mut self.stack)
     }
 
-    /// Replaces the journal by what is left of it: the steps that failed.
+    /// Replaces the journal by what is left of it: the steps that failed. Who is killed meanwhile leaves the old one.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn rewrite(&mut self, entries: Vec<Entry>) -> io::Result<()> {
-        self.file = File::create(&self.path)?;
-        self.stack.clear();
-        entries.into_iter().try_for_each(|entry| self.push(entry))
+        let unfinished = self.path.with_extension("unfinished");
+        let lines = entries.iter().map(line).collect::<io::Result<Vec<_>>>()?;
+        fs::write(&unfinished, lines.concat())?;
+        fs::rename(&unfinished, &self.path)?;
+        self.file = OpenOptions::new().append(true).open(&self.path)?;
+        self.tail = Tail::Whole;
+        self.stack = entries;
+        Ok(())
     }
 }
 
 /// The supervisor that wrote this journal, if there is a journal and that supervisor still runs.
 pub fn living_supervisor(path: &Path) -> Option<Identity> {
-    let entries = read(File::open(path).ok()?).ok()?;
-    entries
+    read(&fs::read(path).ok()?)
         .into_iter()
         .rev()
         .find_map(|entry| match entry {
@@ -102,16 +132,16 @@ pub fn living_supervisor(path: &Path) -> Option<Identity> {
         .filter(|identity| identity.is_alive())
 }
 
-/// Reads entries; a last line that was cut off by a crash is not one.
-fn read(file: File) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for line in BufReader::new(file).lines() {
-        match serde_json::from_str(&line?) {
-            Ok(entry) => entries.push(entry),
-            Err(_) => break,
-        }
-    }
-    Ok(entries)
+fn line(entry: &Entry) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(entry)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads entries; a line that was cut off by a crash is none.
+fn read(content: &[u8]) -> Vec<Entry> {
+    let lines = content.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 #[cfg(test)]
@@ -119,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_was_cut_off_does_not_hide_the_lines_before_it() {
+    fn a_line_that_was_cut_off_hides_nothing_before_or_after_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(FILE_NAME);
         let entry = Entry::Undo(Undo::KillByArgument("x".to_owned()));
@@ -127,8 +157,11 @@ mod tests {
             .and_then(|mut journal| journal.push(entry.clone()))
             .expect("written");
         let mut file = OpenOptions::new().append(true).open(&path).expect("opens");
-        file.write_all(b"{\"undo\":{\"killBy").expect("written");
+        file.write_all(b"{\"undo\":{\"killBy\xc3").expect("written");
         let mut journal = Journal::open(&path).expect("reads");
-        assert_eq!(journal.take(), vec![entry]);
+        assert_eq!(journal.take(), vec![entry.clone()]);
+        journal.push(entry.clone()).expect("written");
+        let mut again = Journal::open(&path).expect("reads");
+        assert_eq!(again.take(), vec![entry.clone(), entry]);
     }
 }

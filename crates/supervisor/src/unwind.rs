@@ -19,7 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Unwinds everything in the journal; a step that fails is tried again for as long as `patience`. Returns what could
-/// not be undone; those steps stay in the journal.
+/// not be undone; those steps stay in the journal, and nothing else does: nothing is undone twice.
 pub fn unwind(journal: &mut Journal, patience: Duration) -> Vec<String> {
     let mut failures = Vec::new();
     let mut left = Vec::new();
@@ -49,10 +49,12 @@ pub fn unwind(journal: &mut Journal, patience: Duration) -> Vec<String> {
         }
     }
     left.reverse();
-    if !left.is_empty()
-        && let Err(error) = journal.rewrite(left)
-    {
-        failures.push(format!("cannot keep the journal: {error}"));
+    let is_done = left.is_empty();
+    match journal.rewrite(left) {
+        Ok(()) => {}
+        // Gone with its directory: that says as much as an empty one.
+        Err(error) if is_done && error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => failures.push(format!("cannot keep the journal: {error}")),
     }
     failures
 }
@@ -76,9 +78,17 @@ fn perform(step: &Undo) -> Result<(), String> {
         Undo::KillByArgument(argument) => kill_all(with_argument(argument)),
         Undo::RemoveSockets(directory) => remove_sockets(directory),
         Undo::Unmount(directory) => unmount_below(directory),
-        Undo::Restore { path, content } => explain("write", path, fs::write(path, content)),
+        Undo::Restore { path, content } => restore(path, content),
         Undo::RemoveEmpty { path, top } => remove_empty(path, top),
         Undo::RemoveDirectory(path) => explain("remove", path, absent_is_fine(fs::remove_dir_all(path))),
+    }
+}
+
+/// In a container settings are often read-only: one that stands as it stood is no failure there.
+fn restore(path: &Path, content: &str) -> Result<(), String> {
+    match fs::read_to_string(path) {
+        Ok(found) if found.trim_end() == content.trim_end() => Ok(()),
+        Ok(_) | Err(_) => explain("write", path, fs::write(path, content)),
     }
 }
 

@@ -132,6 +132,39 @@ fn the_next_supervisor_clears_what_a_killed_one_left() {
     assert_eq!(next.ask(&Request::Stop), Answer::Stopped(Vec::new()));
 }
 
+/// What came after belongs to somebody else: undoing again would take it away.
+#[test]
+fn what_was_undone_is_not_undone_again() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let (directory, file) = (scratch.path().join("cluster"), scratch.path().join("undone"));
+    let lock = scratch.path().join("lock");
+    for _ in 0..2 {
+        let mut supervisor = Running::start(&directory, &lock);
+        assert_eq!(supervisor.answer(), Answer::Done);
+        supervisor.ask(&Request::Undo(append(&file, "undone")));
+        assert_eq!(supervisor.ask(&Request::Stop), Answer::Stopped(Vec::new()));
+    }
+    assert_eq!(fs::read_to_string(&file).expect("written"), "undone\nundone\n");
+}
+
+/// As sysctls in a container, which not even root can write.
+#[test]
+fn a_setting_that_stands_as_it_stood_is_not_written() {
+    let setting = Path::new("/proc/sys/kernel/ostype");
+    let content = fs::read_to_string(setting).expect("read");
+    let scratch = tempfile::tempdir().expect("a directory");
+    let restore = |content: String| {
+        let path = setting.to_owned();
+        let mut journal = Journal::open(&scratch.path().join(journal::FILE_NAME)).expect("opens");
+        journal
+            .push(journal::Entry::Undo(Undo::Restore { path, content }))
+            .expect("written");
+        unwind(&mut journal, Duration::ZERO)
+    };
+    assert_eq!(restore(content), Vec::<String>::new());
+    assert_eq!(restore("something else".to_owned()).len(), 1);
+}
+
 #[test]
 fn what_cannot_be_undone_is_told_kept_and_tried_again() {
     let scratch = tempfile::tempdir().expect("a directory");
