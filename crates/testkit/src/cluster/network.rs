@@ -176,6 +176,10 @@ fn remember_settings(supervisor: &mut Supervisor) -> Result<()> {
 
 fn write_setting(setting: &str, value: &str) -> Result<()> {
     let path = setting_path(setting);
+    // In a container settings are often read-only, and right.
+    if fs::read_to_string(&path).is_ok_and(|found| found.trim_end() == value) {
+        return Ok(());
+    }
     fs::write(&path, value).map_err(Error::file("write", &path))
 }
 
