@@ -55,11 +55,14 @@ pub fn directory() -> PathBuf {
 /// When a program does not compile, with the compiler's message on standard error.
 pub async fn build(images: &[ProjectImage]) -> Result<Vec<Archive>> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let compiled = target_directory()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .current_dir(project_root())
-        .args(["build", "--profile", "image", "--target", &target])
+        .args(["build", "--locked", "--profile", "image", "--target", &target])
+        .arg("--target-dir")
+        .arg(&compiled)
         .args(
             images
                 .iter()
@@ -74,7 +77,7 @@ pub async fn build(images: &[ProjectImage]) -> Result<Vec<Archive>> {
             "the images' programs do not compile ({status}): see above"
         )));
     }
-    let programs = target_directory().join(target).join("image");
+    let programs = compiled.join(target).join("image");
     let write = |image: &ProjectImage| {
         let mut description = Image::of_program(image.reference(), &programs.join(image.name()));
         let labels = [
@@ -92,6 +95,10 @@ pub async fn build(images: &[ProjectImage]) -> Result<Vec<Archive>> {
     images.iter().map(write).collect()
 }
 
-fn target_directory() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project_root().join("target"), PathBuf::from)
+/// Absolute, since cargo runs in the project's root and a relative one was meant from here.
+fn target_directory() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty()) {
+        Some(own) => std::path::absolute(own).map_err(Error::io("find CARGO_TARGET_DIR")),
+        None => Ok(project_root().join("target")),
+    }
 }
