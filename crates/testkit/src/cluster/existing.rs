@@ -43,13 +43,7 @@ impl Tool {
             Self::Kind(cluster) => ("kind", ["load", "image-archive"], "--name", cluster),
             Self::K3d(cluster) => ("k3d", ["image", "import"], "--cluster", cluster),
             Self::Minikube(profile) => ("minikube", ["image", "load"], "--profile", profile),
-            Self::Unknown(context) => {
-                return Err(Error::impossible(format!(
-                    "do not know how images get into the cluster of context {context:?}: push {} to a registry that \
-                     it reads, and set the chart's image values",
-                    archive.path.display()
-                )));
-            }
+            Self::Unknown(context) => return Err(Error::impossible(no_way_in(context))),
         };
         let remedy = format!("it loads images into the cluster {cluster:?}");
         let program = command::require(program, &remedy)?;
@@ -62,6 +56,14 @@ impl Tool {
         .await?;
         Ok(())
     }
+}
+
+fn no_way_in(context: &str) -> String {
+    format!(
+        "cannot load images into the cluster of context {context:?}: it is none of kind, k3d or minikube, so the demo \
+         does not work there; push the images to a registry that the cluster reads, and `helm install` the chart with \
+         image.repository, image.tag and runner.image set, as docs/install.md says"
+    )
 }
 
 /// Opens the cluster of a context in the user's kubeconfig (`KUBECONFIG`, else `~/.kube/config`).
