@@ -6,6 +6,7 @@ mod body;
 mod build;
 pub mod child;
 pub mod compare;
+mod complete;
 mod digest;
 pub mod endpoint;
 mod env;
@@ -42,7 +43,7 @@ pub use problem::{Problem, Severity};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Objects that must exist, in the order in which they are applied: what is mounted or referred to first, the
-    /// workload last.
+    /// workload last. A workload that only has to stop comes before everything: no other failure may keep it running.
     pub present: Vec<Child>,
     /// Objects of ours that must not exist; deleted after everything in `present` was applied.
     pub absent: Vec<ChildRef>,

@@ -4,13 +4,17 @@
 
 use flowctl_api::Pipeline;
 use flowctl_api::pipeline::{Flavor, Mode};
+use flowctl_api::status::RevisionStatus;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::body::{Owner, OwnerKind};
 use crate::build::{self, Deployment, Job, Replacement};
+use crate::complete::{Asked, Complete};
 use crate::revision::{self, Chosen};
 use crate::validate::{self, Problems, ValidPipeline};
-use crate::{ChildKind, ChildRef, Children, PipelineObserved, Plan, Wiring, held, inputs, names, render};
+use crate::{
+    ChildKind, ChildRef, Children, PipelineObserved, Plan, RevisionPlan, Wiring, complete, held, inputs, names, render,
+};
 
 /// What must exist, and what must not, for a Pipeline. When it is refused, or when a reference does not resolve, what runs
 /// is held as it is; `suspend` is obeyed all the same.
@@ -21,24 +25,58 @@ pub fn plan(observed: &PipelineObserved) -> Plan {
         wiring: Wiring { endpoint: None, steps },
         ..Plan::default()
     };
-    let chosen = valid
-        .as_ref()
-        .and_then(|valid| choose(observed, valid, &mut problems).map(|chosen| (valid, chosen)));
-    match chosen {
-        Some((valid, chosen)) => wanted(observed, valid, chosen, &mut plan),
+    let hash = valid.as_ref().map(|valid| hash(observed, valid));
+    match valid.zip(hash) {
+        Some((valid, hash)) => match over(observed, &valid.owner, &hash) {
+            Some(complete) => done(observed, &valid.owner, complete, &mut plan),
+            None => match choose(observed, &valid, hash, &mut problems) {
+                Some(chosen) => wanted(observed, &valid, chosen, &mut plan),
+                None => refused(observed, &mut plan),
+            },
+        },
         None => refused(observed, &mut plan),
     }
     plan.problems = problems.into_vec();
     plan
 }
 
-fn choose(observed: &PipelineObserved, valid: &ValidPipeline, problems: &mut Problems) -> Option<Chosen> {
+fn hash(observed: &PipelineObserved, valid: &ValidPipeline) -> String {
     let runtime = observed.object.spec.runtime.as_ref();
     let pod_template = runtime.and_then(|runtime| runtime.container.pod_template.as_ref());
-    let hash = inputs::of_pipeline(valid, pod_template);
+    inputs::of_pipeline(valid, pod_template)
+}
+
+fn choose(observed: &PipelineObserved, valid: &ValidPipeline, hash: String, problems: &mut Problems) -> Option<Chosen> {
     revision::choose(&valid.owner, hash.clone(), &observed.children, || {
         render::pipeline(valid, &hash, &observed.settings, problems)
     })
+}
+
+/// A complete run whose Job cannot show it: it is gone, or bears the name of another revision.
+fn over<'o>(observed: &'o PipelineObserved, owner: &Owner, hash: &str) -> Option<Complete<'o>> {
+    let children = &observed.children;
+    let complete = complete::complete(&observed.object, Asked::Revision(hash), children)?;
+    let shown = complete.revision.current == hash
+        && held::existing(children, ChildKind::Job, names::revision(&owner.name, hash)).is_some();
+    (!shown).then_some(complete)
+}
+
+/// Nothing is made and nothing is written: what is published stands.
+fn done(observed: &PipelineObserved, owner: &Owner, complete: Complete<'_>, plan: &mut Plan) {
+    let children = &observed.children;
+    let RevisionStatus {
+        current,
+        previous,
+        taken_by_user,
+    } = complete.revision.clone();
+    let keep: Vec<_> = std::iter::once(current.as_str()).chain(previous.as_deref()).collect();
+    plan.absent = revision::prunable(children, &keep);
+    plan.revision = Some(RevisionPlan {
+        image: revision::content(owner, &current, children).and_then(|content| content.image()),
+        current,
+        previous,
+        taken_by_user,
+    });
 }
 
 fn wanted(observed: &PipelineObserved, valid: &ValidPipeline, chosen: Chosen, plan: &mut Plan) {

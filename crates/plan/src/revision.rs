@@ -253,7 +253,7 @@ fn mounts_files(content: &Content, name: &str) -> bool {
 
 impl Content {
     /// The image of our container.
-    fn image(&self) -> Option<String> {
+    pub(crate) fn image(&self) -> Option<String> {
         let containers = self.template["spec"]["containers"].as_array()?;
         let main = containers.iter().find(|container| container["name"] == pod::MAIN)?;
         main["image"].as_str().map(str::to_owned)

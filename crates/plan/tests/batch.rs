@@ -4,9 +4,9 @@
 
 mod support;
 
-use flowctl_api::Pipeline;
+use flowctl_api::{ConditionType, Pipeline, Status};
 use flowctl_plan::{ChildKind, Plan};
-use support::{World, fpl, has, hash, only};
+use support::{World, fpl, has, hash, only, ttp, xproc};
 
 fn run(end: u32) -> Pipeline {
     fpl(
@@ -161,4 +161,152 @@ fn a_deleted_job_comes_back_when_its_pods_are_gone() {
     assert!(!has(&world.plan(&run(9)), ChildKind::Job));
     world.children.pods.clear();
     assert_eq!(world.plan(&run(9)).present, first.present);
+}
+
+fn told(status: &Status, kind: ConditionType) -> String {
+    let found = status.conditions.iter().find(|one| one.type_ == kind.as_str()).unwrap();
+    format!("{}/{}", found.status, found.reason)
+}
+
+/// A backfill through a processor, at a generation.
+fn backfill(generation: i64) -> Pipeline {
+    let mut object = fpl(
+        "backfill",
+        "
+mode: Batch
+source: {type: BufferedStorageSourceAdapter, config: {storage_type: FS, path: /ledgers}}
+processors: [{processorRef: {name: ttp-processor}}]
+consumers: [{type: StdoutConsumer}]
+",
+    );
+    object.metadata.generation = Some(generation);
+    object
+}
+
+fn completed() -> (World, Status) {
+    let mut world = World::usual();
+    world.publish(&backfill(1));
+    world.finish_jobs("Complete");
+    let status = world.publish(&backfill(1));
+    assert_eq!(told(&status, ConditionType::Ready), "True/Complete");
+    (world, status)
+}
+
+fn moved() -> flowctl_api::ExternalProcessor {
+    xproc(
+        "ttp-processor",
+        "role: Processor\nworkload: {image: 'ttp:1'}\nport: 50055",
+    )
+}
+
+/// Whoever tidies finished Jobs up would start every backfill again.
+#[test]
+fn a_complete_run_outlives_its_job() {
+    let (mut world, before) = completed();
+    world.children.jobs.clear();
+    let status = world.publish(&backfill(1));
+    assert_eq!(status, before);
+    assert!(world.children.jobs.is_empty());
+    // Nor does a pause or a limit ask for another run.
+    let mut paused = backfill(2);
+    paused.spec.suspend = Some(true);
+    world.publish(&paused);
+    assert_eq!(
+        told(&world.publish(&backfill(3)), ConditionType::Ready),
+        "True/Complete"
+    );
+    assert!(world.children.jobs.is_empty());
+    let mut again = backfill(4);
+    again.spec.restarted_at = Some("2026-03-02T00:00:00Z".to_owned());
+    world.publish(&again);
+    assert_eq!(world.children.jobs.len(), 1);
+}
+
+/// A processor that moves would start every backfill that ever went through it.
+#[test]
+fn a_complete_run_is_not_repeated_because_a_processor_moved() {
+    for job_is_there in [true, false] {
+        let (mut world, before) = completed();
+        world.put(moved());
+        if !job_is_there {
+            world.children.jobs.clear();
+        }
+        let jobs = world.children.jobs.len();
+        let status = world.publish(&backfill(1));
+        assert_eq!(status.revision, before.revision);
+        assert_eq!(told(&status, ConditionType::Ready), "True/Complete");
+        assert_eq!(status.effective, before.effective);
+        assert_eq!(world.children.jobs.len(), jobs);
+        assert_eq!(world.publish(&backfill(1)), status);
+    }
+    // One that failed has not done its work.
+    let mut world = World::usual();
+    world.publish(&backfill(1));
+    world.finish_jobs("Failed");
+    world.publish(&backfill(1));
+    world.put(moved());
+    world.publish(&backfill(1));
+    assert_eq!(world.children.jobs.len(), 2);
+}
+
+/// A processor that goes and comes back would repeat the run, or a spec that was held would pass for one that ran.
+#[test]
+fn a_complete_run_is_remembered_while_references_do_not_resolve() {
+    let (mut world, _) = completed();
+    world.children.jobs.clear();
+    world.processors.clear();
+    let held = world.publish(&backfill(1));
+    assert_eq!(told(&held, ConditionType::Available), "True/Complete");
+    assert_eq!(told(&held, ConditionType::Ready), "False/ProcessorNotFoundOrNotGranted");
+    world.put(ttp());
+    assert_eq!(
+        told(&world.publish(&backfill(1)), ConditionType::Ready),
+        "True/Complete"
+    );
+    assert!(world.children.jobs.is_empty());
+
+    for job_is_there in [true, false] {
+        let (mut world, _) = completed();
+        world.processors.clear();
+        if !job_is_there {
+            world.children.jobs.clear();
+        }
+        let jobs = world.children.jobs.len();
+        let mut changed = backfill(2);
+        changed.spec.restarted_at = Some("again".to_owned());
+        world.publish(&changed);
+        world.publish(&changed);
+        assert_eq!(world.children.jobs.len(), jobs, "nothing new starts while it is held");
+        world.put(ttp());
+        world.publish(&changed);
+        assert_eq!(world.children.jobs.len(), jobs + 1, "the changed run never ran");
+    }
+}
+
+/// A run that waits for the one before would look complete, because an even older one is, and never be run.
+#[test]
+fn an_older_run_does_not_speak_for_one_that_waits() {
+    let (mut world, _) = completed();
+    let mut second = backfill(2);
+    second.spec.restarted_at = Some("2".to_owned());
+    world.publish(&second);
+    let hash = world
+        .status
+        .as_ref()
+        .unwrap()
+        .revision
+        .as_ref()
+        .unwrap()
+        .current
+        .clone();
+    world.add_pod(&hash, "Job", "Running");
+    let mut third = backfill(3);
+    third.spec.restarted_at = Some("3".to_owned());
+    for _ in 0..2 {
+        let status = world.publish(&third);
+        assert_eq!(told(&status, ConditionType::Available), "False/Progressing");
+    }
+    world.children.pods.clear();
+    world.publish(&third);
+    assert_eq!(world.children.jobs.len(), 2);
 }

@@ -50,18 +50,25 @@ pub fn pipeline(observed: &PipelineObserved, plan: &Plan, applied: &Applied) -> 
         must_run: "a Streaming pipeline runs for ever; a finite range is mode: Batch",
     };
     let workload = workload::find(plan, &applied.children);
-    let running = workload::look(
-        workload,
-        Asked {
-            suspended: spec.suspend == Some(true),
-            pods: 1,
-        },
-        plan,
-        &applied.children,
-        &place,
-    );
+    let over = pipeline::complete(object, plan, &applied.children);
+    let running = match over {
+        Some(over) => workload::complete(&over.available.message),
+        None => workload::look(
+            workload,
+            Asked {
+                suspended: spec.suspend == Some(true),
+                pods: 1,
+            },
+            plan,
+            &applied.children,
+            &place,
+        ),
+    };
     let steps = pipeline::steps(observed, &plan.wiring);
-    let mut effective = effective::read(workload::template(workload), plan.revision.as_ref());
+    let shown = object.status.as_ref().and_then(|status| status.effective.clone());
+    let mut effective = over
+        .and(shown)
+        .unwrap_or_else(|| effective::read(workload::template(workload), plan.revision.as_ref()));
     effective.mode = Some(spec.mode.unwrap_or(Mode::Streaming));
     let status = Status {
         steps_ready: pipeline::steps_ready(&steps),
@@ -86,6 +93,7 @@ pub fn pipeline(observed: &PipelineObserved, plan: &Plan, applied: &Applied) -> 
     );
     let was = Published {
         generation: object.metadata.generation,
+        shown: pipeline::generation_shown(object, plan),
         status: object.status.as_ref(),
         now: observed.now,
     };
@@ -145,6 +153,7 @@ pub fn processor(observed: &ProcessorObserved, plan: &Plan, applied: &Applied) -
     );
     let was = Published {
         generation: object.metadata.generation,
+        shown: object.metadata.generation,
         status: object.status.as_ref(),
         now: observed.now,
     };

@@ -1,9 +1,12 @@
 //! What only a Pipeline's status has: its steps, and a cause that lies in one of their processors.
 
-use flowctl_api::{ConditionType, ExternalProcessor, status::StepStatus};
+use flowctl_api::{ConditionType, ExternalProcessor, Pipeline, pipeline::Mode, status::StepStatus};
 
-use super::{conditions::find, verdict::Truth};
-use crate::{PipelineObserved, Wiring};
+use super::{conditions::find, verdict::Truth, workload::is_workload};
+use crate::{
+    Children, PipelineObserved, Plan, Wiring,
+    complete::{self, Asked, Complete},
+};
 
 /// One entry for every step that refers to an ExternalProcessor. A processor that is not there and one that does not
 /// grant this namespace look the same: nothing of it is shown without an endpoint.
@@ -39,6 +42,25 @@ pub(super) fn upstream(observed: &PipelineObserved, wiring: &Wiring) -> Option<S
         step.name,
         why.unwrap_or("its ExternalProcessor is not ready yet")
     ))
+}
+
+/// The complete run that is only remembered: no Job is wanted, and nothing else has been since.
+pub(super) fn complete<'o>(object: &'o Pipeline, plan: &Plan, children: &Children) -> Option<Complete<'o>> {
+    let wants_workload = plan.present.iter().any(|child| is_workload(child.id.kind));
+    let asked = match &plan.revision {
+        Some(revision) => Asked::Revision(&revision.current),
+        None => Asked::Held,
+    };
+    complete::complete(object, asked, children).filter(|_| !wants_workload)
+}
+
+/// The generation whose workload `Available` tells of: the run of a held Batch pipeline is of the generation that was
+/// last built. Without this a newer spec would look as if it had been run.
+pub(super) fn generation_shown(object: &Pipeline, plan: &Plan) -> Option<i64> {
+    let held = plan.revision.is_none() && object.spec.mode == Some(Mode::Batch);
+    complete::available(object)
+        .filter(|_| held)
+        .map_or(object.metadata.generation, |published| published.observed_generation)
 }
 
 fn wired<'o>(

@@ -29,6 +29,8 @@ pub(super) struct Causes {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Published<'a> {
     pub(super) generation: Option<i64>,
+    /// The generation whose workload `Available` tells of.
+    pub(super) shown: Option<i64>,
     pub(super) status: Option<&'a Status>,
     pub(super) now: Timestamp,
 }
@@ -47,7 +49,13 @@ pub(super) fn conclude(
     status.why = why(&verdicts, upstream);
     status.conditions = verdicts
         .iter()
-        .map(|(kind, verdict)| condition(*kind, verdict, was.generation, was.status, was.now))
+        .map(|(kind, verdict)| {
+            let generation = match kind {
+                ConditionType::Available => was.shown,
+                _ => was.generation,
+            };
+            condition(*kind, verdict, generation, was.status, was.now)
+        })
         .collect();
     let events: Vec<Event> = turned(&verdicts, was.status);
     let wake_after = again.and_then(|again| again.pause(&status, was.now));
@@ -69,10 +77,15 @@ fn verdicts(causes: Causes) -> Verdicts {
     let Running {
         available: seen,
         going_on,
-        stuck,
+        mut stuck,
         ..
     } = running;
     let (available, retrying) = match outcome {
+        // A run that is over is over, whatever else cannot be written; forgetting it would run it again.
+        Outcome::Refused(refusal) if seen.reason == Reason::Complete => {
+            stuck = stuck.or_else(|| refusal.waits_for_a_person().then_some(refusal));
+            (seen, None)
+        }
         Outcome::Refused(refusal) => (refusal, None),
         Outcome::Retrying(message) => (seen, Some(message)),
         Outcome::Fine => (seen, None),

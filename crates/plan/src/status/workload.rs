@@ -57,7 +57,8 @@ pub(super) struct PodCount {
     pub(super) wanted: usize,
 }
 
-/// Finds the workload: the one that the plan wants, or, for a held object, the one that runs.
+/// Finds the workload: the one that the plan wants, or, for a held object, the one that runs. What ran before a wanted
+/// revision says nothing of it.
 pub(super) fn find<'a>(plan: &Plan, children: &'a Children) -> Workload<'a> {
     let wanted = plan
         .present
@@ -69,6 +70,9 @@ pub(super) fn find<'a>(plan: &Plan, children: &'a Children) -> Workload<'a> {
             ChildKind::Job => by_name(&children.jobs, &id.name).map_or(Workload::Missing, Workload::Job),
             _ => by_name(&children.deployments, &id.name).map_or(Workload::Missing, Workload::Deployment),
         };
+    }
+    if plan.revision.is_some() {
+        return Workload::Missing;
     }
     let absent = |kind: ChildKind, name: &str| plan.absent.iter().any(|id| id.kind == kind && id.name == name);
     let deployment = children
@@ -110,6 +114,17 @@ pub(super) fn look(
             job::look(job, &own, place)
         }
         Workload::Missing => missing(asked, plan, &all),
+    }
+}
+
+/// A batch run that was complete before.
+pub(super) fn complete(message: &str) -> Running {
+    Running {
+        available: Verdict::good(Reason::Complete, message),
+        going_on: None,
+        stuck: None,
+        pods: Some(PodCount::default()),
+        replicas: None,
     }
 }
 
@@ -198,7 +213,8 @@ fn owned_by(pod: &Pod, job: &Job) -> bool {
         .any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref())
 }
 
-const fn is_workload(kind: ChildKind) -> bool {
+/// Whether objects of that kind run pods.
+pub(super) const fn is_workload(kind: ChildKind) -> bool {
     matches!(kind, ChildKind::Deployment | ChildKind::Job)
 }
 

@@ -15,6 +15,7 @@ use flowctl_plan::{
     processor,
 };
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::JobStatus;
 use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -194,8 +195,12 @@ impl World {
     fn apply(&mut self, plan: &Plan) {
         for child in &plan.present {
             if !(child.id.kind.write_once() && self.children.contains(&child.id)) {
+                let ended = self.jobs_status(&child.id.name);
                 self.remove(&child.id);
                 self.insert(child);
+                if let (ChildKind::Job, Some(job)) = (child.id.kind, self.children.jobs.last_mut()) {
+                    Arc::make_mut(job).status = ended;
+                }
             }
         }
         for child in &plan.absent {
@@ -209,6 +214,15 @@ impl World {
             };
             self.status.get_or_insert_default().revision = Some(told);
         }
+    }
+
+    fn jobs_status(&self, name: &str) -> Option<JobStatus> {
+        let job = self
+            .children
+            .jobs
+            .iter()
+            .find(|job| job.metadata.name.as_deref() == Some(name))?;
+        job.status.clone()
     }
 
     fn insert(&mut self, child: &Child) {
