@@ -2,10 +2,11 @@
 //! (a slow stream must not make its peer look dead), its health, and how busy it is.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tracing::info;
@@ -19,6 +20,9 @@ use crate::tls::{Material, TlsError};
 pub(crate) const URGENT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an address that refused a connection is passed over while others serve.
 const COOL_DOWN: Duration = Duration::from_secs(5);
+/// Calls under way at one address. A peer that shares its cores among all of them must get through
+/// this many within one timeout; more would wait inside it, with their timeouts running.
+pub(crate) const MOST_UNDER_WAY: u32 = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// gRPC servers punish pings that come more often than every five minutes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(310);
@@ -30,7 +34,7 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     messages: Channel,
     control: Channel,
-    under_way: AtomicUsize,
+    under_way: AtomicU32,
     state: Mutex<PeerState>,
 }
 
@@ -47,6 +51,8 @@ struct PeerState {
 #[derive(Debug)]
 pub(crate) struct Lease {
     peer: Arc<Peer>,
+    /// Told when the lease ends.
+    room: Arc<Notify>,
 }
 
 // === impl Peer ===
@@ -58,7 +64,7 @@ impl Peer {
             address,
             messages: channel(endpoint, address, material)?,
             control: channel(endpoint, address, material)?,
-            under_way: AtomicUsize::new(0),
+            under_way: AtomicU32::new(0),
             state: Mutex::new(PeerState {
                 health: Health::default(),
                 next_probe: Instant::now(),
@@ -84,9 +90,14 @@ impl Peer {
     }
 
     /// What to prefer: what did not fail just now, then what has less to do.
-    pub(crate) fn preference(&self, now: Instant) -> (bool, usize) {
+    pub(crate) fn preference(&self, now: Instant) -> (bool, u32) {
         let is_cooling = self.state().cool_until.is_some_and(|until| until > now);
         (is_cooling, self.under_way.load(Ordering::Relaxed))
+    }
+
+    /// Whether it has as much to do as it is given at once.
+    pub(crate) fn is_full(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) >= MOST_UNDER_WAY
     }
 
     pub(crate) fn next_probe(&self) -> Instant {
@@ -141,9 +152,13 @@ impl Peer {
 // === impl Lease ===
 
 impl Lease {
-    pub(crate) fn new(peer: &Arc<Peer>) -> Self {
+    /// `room` is told when the lease ends.
+    pub(crate) fn new(peer: &Arc<Peer>, room: &Arc<Notify>) -> Self {
         peer.under_way.fetch_add(1, Ordering::Relaxed);
-        Self { peer: Arc::clone(peer) }
+        Self {
+            peer: Arc::clone(peer),
+            room: Arc::clone(room),
+        }
     }
 
     pub(crate) fn channel(&self) -> Channel {
@@ -159,6 +174,11 @@ impl Lease {
         self.peer.state().last_answer = Some(Instant::now());
     }
 
+    /// When the peer last answered any message.
+    pub(crate) fn last_answer(&self) -> Option<Instant> {
+        self.peer.state().last_answer
+    }
+
     /// A connection to the peer failed or broke: others are better for now, and a check is due.
     pub(crate) fn suspect(&self) {
         let now = Instant::now();
@@ -171,6 +191,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.peer.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.room.notify_one();
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) struct Pool {
     turn: AtomicUsize,
     gate: watch::Sender<Gate>,
     look_again: Notify,
+    /// Held by whoever is the next to get a lease: first come, first served.
+    door: tokio::sync::Mutex<()>,
+    /// Told whenever a lease ends.
+    room: Arc<Notify>,
 }
 
 // === impl Pool ===
@@ -50,6 +54,8 @@ impl Pool {
             turn: AtomicUsize::new(0),
             gate: watch::Sender::new(Gate::Waiting),
             look_again: Notify::new(),
+            door: tokio::sync::Mutex::default(),
+            room: Arc::default(),
         }
     }
 
@@ -68,22 +74,26 @@ impl Pool {
         *self.gate.borrow() == Gate::Open
     }
 
-    /// Waits for a healthy peer: the place where messages are held.
+    /// Waits for a healthy peer that has room: the place where messages are held. Whoever came
+    /// first gets the first one.
     pub(crate) async fn lease(&self) -> Lease {
+        let _turn = self.door.lock().await;
         let mut gate = self.gate.subscribe();
         loop {
             gate.borrow_and_update();
             if let Some(lease) = self.pick() {
                 return lease;
             }
-            if gate.changed().await.is_err() {
-                // The sender is ours and outlives us; never reached.
-                std::future::pending::<()>().await;
+            tokio::select! {
+                () = self.room.notified() => {}
+                // The sender is ours and outlives us: this never fails.
+                _ = gate.changed() => {}
             }
         }
     }
 
-    /// The serving peer with the fewest calls under way; equals take turns.
+    /// The serving peer with the fewest calls under way; equals take turns. None while all are
+    /// full: an address that failed just now is no better than waiting for one that works.
     fn pick(&self) -> Option<Lease> {
         let now = Instant::now();
         let peers = self.peers();
@@ -94,7 +104,7 @@ impl Pool {
             .iter()
             .enumerate()
             .min_by_key(|(index, peer)| (peer.preference(now), (index + count - turn) % count))?;
-        Some(Lease::new(peer))
+        (!peer.is_full()).then(|| Lease::new(peer, &self.room))
     }
 
     /// A connection to the peer failed or broke: look at names and health now.
@@ -241,6 +251,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
+    use futures::FutureExt;
 
     fn address(last: u8) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, last], 50051))
@@ -284,6 +295,23 @@ mod tests {
         let rest: BTreeSet<SocketAddr> = [failed].into();
         pool.adopt(&rest, None, false);
         assert_eq!(pool.pick().expect("the last one").address(), failed);
+    }
+
+    #[tokio::test]
+    async fn a_full_address_gets_more_only_when_a_call_ends_and_never_by_way_of_a_failed_one() {
+        let pool = pool(&[1, 2]);
+        let bad = pool.pick().expect("one");
+        pool.suspect(&bad);
+        let mut leases: Vec<Lease> = (0..4).filter_map(|_| pool.pick()).collect();
+        assert_eq!(leases.len(), 4);
+        let mut fifth = Box::pin(pool.lease());
+        let mut sixth = Box::pin(pool.lease());
+        assert!(fifth.as_mut().now_or_never().is_none());
+        assert!(sixth.as_mut().now_or_never().is_none());
+        leases.pop();
+        assert!(sixth.as_mut().now_or_never().is_none(), "the fifth came first");
+        let fifth = fifth.now_or_never().expect("room");
+        assert_ne!(fifth.address(), bad.address());
     }
 
     #[tokio::test]

@@ -20,8 +20,8 @@ pub enum Role {
 /// How messages travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallMode {
-    /// One call for each message. Several are under way at once towards a processor; a consumer
-    /// gets one at a time, because concurrent calls could overtake each other.
+    /// One call for each message. Up to four are under way at once towards each address of a
+    /// processor; a consumer gets one at a time, because concurrent calls could overtake each other.
     Unary,
     /// One bidirectional stream that carries many messages.
     Streaming,
@@ -33,7 +33,8 @@ pub struct Settings {
     /// Where the peer listens.
     pub endpoint: Endpoint,
     /// Bound of one attempt. On a stream it starts anew whenever the peer answers anything: a
-    /// peer that works through a full window is slow, not dead.
+    /// peer that works through a full window is slow, not dead. So it does for the calls to a
+    /// processor, but then at most four times: the deadline that the peer is told.
     pub timeout: Duration,
     /// Bound of all attempts of one message, from the first; none by default.
     pub total_timeout: Option<Duration>,

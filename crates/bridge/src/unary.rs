@@ -1,6 +1,7 @@
 //! One call for each message: attempts, waits between them, and the bounds of both. A message is
 //! held, without counting an attempt, for as long as no peer is healthy or can be reached.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use flowctl_proto::MAX_MESSAGE_BYTES;
 use crate::caller::Shared;
 use crate::dialect::{Dialect, Outcome, Request, Verdict};
 use crate::failure::{self, Failure, Remedy};
-use crate::peer::Lease;
+use crate::peer::{Lease, MOST_UNDER_WAY};
+use crate::settings::Role;
 
 /// Longest wait between tries to reach a peer whose gate is still open. Once the gate has closed,
 /// its opening ends the wait.
@@ -55,11 +57,13 @@ struct Delivery {
 
 impl Delivery {
     async fn run<D: Dialect>(&mut self) -> Result<Outcome, Failure> {
-        let settings = &self.shared.settings;
         check_size(D::encode(&self.request).encoded_len())?;
-        self.until = settings.total_timeout.map(|total| Instant::now() + total);
         loop {
             let lease = self.bounded(self.shared.pool.lease()).await?;
+            if let Some(total) = self.shared.settings.total_timeout {
+                // Waiting for a turn is not an attempt.
+                self.until.get_or_insert_with(|| Instant::now() + total);
+            }
             let attempt = self.attempt::<D>(&lease);
             let wait = match self.bounded(attempt).await? {
                 Attempt::Done(outcome) => return Ok(outcome),
@@ -89,12 +93,8 @@ impl Delivery {
     }
 
     async fn attempt<D: Dialect>(&self, lease: &Lease) -> Attempt {
-        let timeout = self.shared.settings.timeout;
         let begun = Instant::now();
-        let call = D::unary(lease.channel(), D::encode(&self.request), timeout);
-        let answer = tokio::time::timeout(timeout, call)
-            .await
-            .unwrap_or_else(|_| Err(no_answer(timeout)));
+        let answer = self.call::<D>(lease, begun).await;
         let code = answer.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         self.shared
             .metrics
@@ -120,12 +120,35 @@ impl Delivery {
         }
     }
 
+    /// Makes one call. Its time starts anew whenever the peer answers another message, because a
+    /// peer that answers one after the other is slow, not dead; it ends when each of the calls that
+    /// may be under way had its time.
+    async fn call<D: Dialect>(&self, lease: &Lease, begun: Instant) -> Result<D::Reply, Status> {
+        let timeout = self.shared.settings.timeout;
+        let longest = match self.shared.identity.role {
+            Role::Processor => timeout.saturating_mul(MOST_UNDER_WAY),
+            Role::Consumer => timeout,
+        };
+        let mut call = pin!(D::unary(lease.channel(), D::encode(&self.request), longest));
+        let mut until = begun + timeout;
+        loop {
+            if let Ok(answer) = timeout_at(until, &mut call).await {
+                return answer;
+            }
+            let anew = lease.last_answer().map_or(until, |at| at + timeout);
+            if anew <= until || begun + longest <= until {
+                return Err(no_answer(begun.elapsed()));
+            }
+            until = anew.min(begun + longest);
+        }
+    }
+
     /// How long to wait before the next attempt, or that there is none.
     fn after_failure(&mut self, status: &Status, lease: &Lease) -> Result<Duration, Failure> {
         let remedy = failure::remedy(status);
-        let described = failure::describe(status);
+        let message = failure::describe(status);
         let code = failure::code_name(status.code());
-        self.last = format!("{code}: {described} ({})", lease.address());
+        self.last = described(status, lease);
         if status.code() == tonic::Code::Unavailable || failure::is_from_transport(status) {
             self.shared.pool.suspect(lease);
         }
@@ -135,10 +158,7 @@ impl Delivery {
                 self.unreached += 1;
                 Ok(backoff.wait(self.unreached).min(HOLD_PACE))
             }
-            Remedy::GiveUp => Err(Failure::Permanent {
-                code,
-                message: described,
-            }),
+            Remedy::GiveUp => Err(Failure::Permanent { code, message }),
             // While the gate is closed the peer is known to be ill: that is not the message's fault.
             Remedy::Retry(asked) if !self.shared.pool.is_open() => Ok(asked.unwrap_or_else(|| backoff.wait(1))),
             Remedy::Retry(asked) => {
@@ -147,7 +167,7 @@ impl Delivery {
                     return Err(Failure::Exhausted {
                         attempts: self.failures,
                         code,
-                        message: described,
+                        message,
                     });
                 }
                 Ok(asked.unwrap_or_else(|| backoff.wait(self.failures)))
@@ -156,9 +176,15 @@ impl Delivery {
     }
 }
 
-/// The peer said nothing within the bound of one attempt.
-pub(crate) fn no_answer(timeout: Duration) -> Status {
-    Status::deadline_exceeded(format!("no answer within {timeout:?}"))
+/// A failed attempt, for messages.
+fn described(status: &Status, lease: &Lease) -> String {
+    let code = failure::code_name(status.code());
+    format!("{code}: {} ({})", failure::describe(status), lease.address())
+}
+
+/// The peer said nothing for so long.
+pub(crate) fn no_answer(waited: Duration) -> Status {
+    Status::deadline_exceeded(format!("no answer within {waited:.1?}"))
 }
 
 /// Refuses what no peer would accept, before it is sent.

@@ -191,6 +191,21 @@ async fn what_cannot_heal_ends_one_message_with_its_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_peer_that_answers_one_after_the_other_is_not_a_failed_one() {
+    for mode in [CallMode::Unary, CallMode::Streaming] {
+        let peer = Peer::start(|_| Do::InTurn(Duration::from_millis(100))).await;
+        let mut settings = peer.settings(mode);
+        // A full window takes longer than all attempts of one message together.
+        settings.timeout = Duration::from_millis(350);
+        assert_eq!((settings.window.messages, settings.max_retries), (16, 3));
+        let rig = Rig::new(Role::Processor, settings);
+        for (n, result) in rig.run(24).await.into_iter().enumerate() {
+            assert_eq!(result.unwrap(), output(n), "{mode:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_skipped_message_is_done() {
     for mode in [CallMode::Unary, CallMode::Streaming] {
         let peer = Peer::start(|seen| match number(seen) % 2 {

@@ -52,6 +52,8 @@ pub struct Seen {
 pub enum Do {
     Answer,
     AnswerAfter(Duration),
+    /// Works on one message at a time, for so long.
+    InTurn(Duration),
     Twice,
     /// Also answers an id that nobody sent.
     WithStranger,
@@ -86,6 +88,7 @@ pub struct Board {
     pub most_under_way: AtomicUsize,
     pub released: AtomicBool,
     pub release: Notify,
+    turn: tokio::sync::Mutex<()>,
     relay: Arc<Relay>,
 }
 
@@ -185,6 +188,7 @@ impl Peer {
             most_under_way: AtomicUsize::new(0),
             released: AtomicBool::new(false),
             release: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
             relay: Arc::clone(&relay),
         });
         let service = Service(Arc::clone(&board));
@@ -366,6 +370,11 @@ impl Service {
             Do::Answer => Step::Replies(vec![good]),
             Do::AnswerAfter(wait) => {
                 tokio::time::sleep(wait).await;
+                Step::Replies(vec![good])
+            }
+            Do::InTurn(work) => {
+                let _turn = self.0.turn.lock().await;
+                tokio::time::sleep(work).await;
                 Step::Replies(vec![good])
             }
             Do::Twice => Step::Replies(vec![good.clone(), good]),
