@@ -3,8 +3,9 @@
 mod support;
 
 use flowctl_api::{ExternalProcessor, Pipeline};
+use flowctl_plan::ChildKind;
 use flowctl_plan::observed::PodSecurity;
-use support::{World, fpl, object, problems, ttp, xproc};
+use support::{World, fpl, object, only, problems, ttp, xproc};
 
 const SOURCE: &str = "source: {type: BufferedStorageSourceAdapter, config: {storage_type: FS, path: /ledgers}}";
 const OUT: &str = "consumers: [{type: StdoutConsumer}]";
@@ -86,6 +87,7 @@ fn pipelines() {
         ("heartbeats", format!("{SOURCE}\n{OUT}\nheartbeat: {{intervalSeconds: 20, staleAfterSeconds: 30, componentId: x}}")),
         ("a control plane outside", format!("{SOURCE}\n{OUT}\ncontrolPlane: {{endpoint: 'flowctl.example.com.:80'}}")),
         ("a control plane somewhere else", format!("{SOURCE}\n{OUT}\ncontrolPlane: {{endpoint: '169.254.169.254:80'}}")),
+        ("a private key for the operator's own control plane", format!("{SOURCE}\n{OUT}\ncontrolPlane: {{endpoint: 'flowctl.flowctl-system:8080', tls: {{caBundle: '-----BEGIN PRIVATE KEY-----'}}}}")),
         ("volumes", format!("{SOURCE}\n{OUT}\nruntime: {{volumes: [{{name: a, persistentVolumeClaim: {{claim: x}}}}, {{name: flowctl-x}}, {{name: b, hostPath: {{path: /}}}}], volumeMounts: [{{name: bb, mountPath: /etc/flowctl/x}}]}}")),
         ("a volume that pod security does not allow", format!("{SOURCE}\n{OUT}\nruntime: {{volumes: [{{name: a, emptyDir: {{}}}}, {{name: b, hostPath: {{path: /}}}}], volumeMounts: [{{name: b, mountPath: /b}}]}}")),
         ("a large file", format!("{SOURCE}\nconsumers: [{{type: Large, config: {{text: {}}}}}]\nruntime: {{image: x}}", "x".repeat(1_050_000))),
@@ -292,4 +294,36 @@ fn a_namespace_that_the_operator_does_not_work_in_is_told() {
     assert!(outside.contains("works in stellar, tools only"), "{outside}");
     let inside = to("tools");
     assert!(inside.contains("does not exist or does not grant"), "{inside}");
+}
+
+/// A name of two labels may be one of the world: looked up as it is written, it could lead out of the cluster.
+#[test]
+fn a_control_plane_is_dialled_by_its_full_name() {
+    let mut world = world();
+    world.settings.allowed_control_planes = vec!["allowed.com".to_owned()];
+    for (written, dialled) in [
+        ("own:1", "own.stellar.svc.cluster.local:1"),
+        ("evil.com:443", "evil.com.svc.cluster.local:443"),
+        ("flowctl.ops.svc:1", "flowctl.ops.svc.cluster.local:1"),
+        ("flowctl.ops.svc.cluster.local:1", "flowctl.ops.svc.cluster.local:1"),
+        ("allowed.com:1", "allowed.com:1"),
+        ("flowctl.flowctl-system:8080", "flowctl.flowctl-system:8080"),
+    ] {
+        let control_plane = format!("controlPlane: {{endpoint: '{written}'}}");
+        let plans = [
+            world.plan(&fpl("x", &format!("{SOURCE}\n{OUT}\n{control_plane}"))),
+            world.plan_processor(&xproc(
+                "x",
+                &format!("role: Processor\nworkload: {{image: x}}\nport: 1\n{control_plane}"),
+            )),
+        ];
+        for plan in plans {
+            assert_eq!(problems(&plan), Vec::<String>::new(), "{written}");
+            let deployment = only(&plan, ChildKind::Deployment);
+            let env = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+            let mut env = env.as_array().unwrap().iter();
+            let endpoint = env.find(|entry| entry["name"] == "FLOWCTL_ENDPOINT").unwrap();
+            assert_eq!(endpoint["value"], dialled, "{written}");
+        }
+    }
 }

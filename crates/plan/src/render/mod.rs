@@ -10,23 +10,30 @@ use std::collections::BTreeMap;
 use flowctl_api::ControlPlane;
 use k8s_openapi::api::core::v1::EnvVar;
 
+use crate::Settings;
+use crate::body::Owner;
 use crate::env::entry;
 use crate::pod::{self, ConfigDir};
+use crate::validate::dialled;
 
 pub(crate) use pipeline::pipeline;
 pub(crate) use processor::processor;
 
-/// The control plane that pods report to: the spec's, or else the operator's without its Secret, which lies in the
-/// operator's namespace.
-fn reports_to(named: Option<&ControlPlane>, default: Option<&ControlPlane>) -> Option<ControlPlane> {
-    let without_secret = |own: &ControlPlane| {
-        let mut own = own.clone();
-        if let Some(tls) = &mut own.tls {
-            tls.secret_name = None;
-        }
-        own
-    };
-    named.cloned().or_else(|| default.map(without_secret))
+/// The control plane that pods report to: the spec's, by the name that is dialled, or else the operator's without its
+/// Secret, which lies in the operator's namespace.
+fn reports_to(named: Option<&ControlPlane>, owner: &Owner, settings: &Settings) -> Option<ControlPlane> {
+    if let Some(named) = named {
+        let dialled = dialled(&named.endpoint, &owner.namespace, settings);
+        return Some(ControlPlane {
+            endpoint: dialled.unwrap_or_else(|| named.endpoint.clone()),
+            tls: named.tls.clone(),
+        });
+    }
+    let mut own = settings.control_plane.clone()?;
+    if let Some(tls) = &mut own.tls {
+        tls.secret_name = None;
+    }
+    Some(own)
 }
 
 /// What pods need for TLS towards the control plane: files, mounts and variables. `FLOWCTL_TLS_*` means this in a pipeline

@@ -36,7 +36,7 @@ pub(crate) fn pipeline(
     }
     files.insert(wire::FILE.to_owned(), text);
 
-    let control_plane = reports_to(valid.control_plane.as_ref(), settings.control_plane.as_ref());
+    let control_plane = reports_to(valid.control_plane.as_ref(), &valid.owner, settings);
     let mut config = ConfigDir::default();
     config.config_map(names::revision(&valid.owner.name, hash));
     let mut injected = env::identity(Identity {

@@ -25,7 +25,7 @@ pub(crate) fn processor(
     settings: &Settings,
     problems: &mut Problems,
 ) -> Option<Rendered> {
-    let control_plane = reports_to(valid.control_plane.as_ref(), settings.control_plane.as_ref());
+    let control_plane = reports_to(valid.control_plane.as_ref(), owner, settings);
     let mut files = BTreeMap::new();
     let mut config = ConfigDir::default();
     let mut injected = env::identity(Identity {

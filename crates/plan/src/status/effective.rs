@@ -5,7 +5,8 @@ use flowctl_api::{ControlPlane, status::Effective};
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
 
 use super::container::MAIN;
-use crate::RevisionPlan;
+use crate::validate::dialled;
+use crate::{RevisionPlan, Settings};
 
 /// The variable that carries the control plane's address into a pod.
 const ENDPOINT: &str = "FLOWCTL_ENDPOINT";
@@ -28,9 +29,12 @@ pub(super) fn read(template: Option<&PodTemplateSpec>, revision: Option<&Revisio
 }
 
 /// For a processor that somebody else runs: the control plane at which its beats would be read.
-pub(super) fn elsewhere(own: Option<&ControlPlane>, default: Option<&ControlPlane>) -> Effective {
+pub(super) fn elsewhere(own: Option<&ControlPlane>, namespace: &str, settings: &Settings) -> Effective {
+    let default = settings.control_plane.as_ref().map(|plane| plane.endpoint.clone());
+    let named = own.map(|own| dialled(&own.endpoint, namespace, settings));
     Effective {
-        control_plane: own.or(default).map(|plane| plane.endpoint.clone()),
+        // One that may not be named is dialled by nobody.
+        control_plane: named.unwrap_or(default),
         ..Effective::default()
     }
 }

@@ -120,7 +120,11 @@ pub fn processor(observed: &ProcessorObserved, plan: &Plan, applied: &Applied) -
     let (running, effective) = match &spec.external {
         Some(external) => (
             elsewhere(external),
-            effective::elsewhere(spec.control_plane.as_ref(), observed.settings.control_plane.as_ref()),
+            effective::elsewhere(
+                spec.control_plane.as_ref(),
+                object.metadata.namespace.as_deref().unwrap_or_default(),
+                &observed.settings,
+            ),
         ),
         None => (
             workload::look(workload, asked, plan, &applied.children, &place),

@@ -17,6 +17,7 @@ use crate::body::{Owner, OwnerKind};
 use crate::{Problem, Severity};
 
 pub(crate) use container::{ValidContainer, own_path};
+pub(crate) use control_plane::dialled;
 pub(crate) use heartbeat::ValidHeartbeat;
 pub(crate) use pipeline::{Checkpoint, ValidPipeline, pipeline};
 pub(crate) use processor::{GRPC, Ports, ValidProcessor, ValidWorkload, ports, processor};
