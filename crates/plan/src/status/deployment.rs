@@ -1,6 +1,7 @@
 //! What a live Deployment and its pods show: whether it serves, whether a roll-out goes on or is stuck, and why.
 
 use flowctl_api::{Reason, labels::REVISION};
+use jiff::SignedDuration;
 use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet},
     core::v1::Pod,
@@ -14,6 +15,9 @@ use super::{
 };
 use crate::{ChildKind, ChildRef, status::verdict::child_reference};
 
+/// As long as a roll-out may take, a new pod may: the progress deadline of our Deployments.
+const YOUNG: SignedDuration = SignedDuration::from_mins(10);
+
 /// Looks at a Deployment that is meant to run.
 pub(super) fn look(deployment: &Deployment, replica_sets: &[&ReplicaSet], live: &[&Pod], place: &Place<'_>) -> Running {
     let view = View::new(deployment, live);
@@ -26,10 +30,10 @@ pub(super) fn look(deployment: &Deployment, replica_sets: &[&ReplicaSet], live: 
     let stuck = view.deadline_exceeded();
     // Until the Deployment was looked at, its status may be of when no pods were wanted: then none were enough.
     let is_told_of_now = view.observed() || ready > 0 || view.wanted == 0;
-    let (available, going_on, stalled) = if is_told_of_now && view.is_available() {
-        serving(&view, ready, cause, stuck)
+    let (available, going_on, stalled) = if is_told_of_now && view.is_available(ready, place) {
+        serving(&view, ready, cause, stuck, place)
     } else {
-        not_serving(&view, ready, cause, stuck)
+        not_serving(&view, ready, cause, stuck, place)
     };
     let available = if available.is_bad() && available.related.is_none() {
         available.about(reference(deployment))
@@ -50,7 +54,7 @@ pub(super) fn look(deployment: &Deployment, replica_sets: &[&ReplicaSet], live: 
 
 type Look = (Verdict, Option<String>, Option<Verdict>);
 
-fn serving(view: &View<'_>, ready: usize, cause: Option<Verdict>, stuck: bool) -> Look {
+fn serving(view: &View<'_>, ready: usize, cause: Option<Verdict>, stuck: bool, place: &Place<'_>) -> Look {
     if view.wanted == 0 {
         let verdict = Verdict::good(
             Reason::MinimumReplicasAvailable,
@@ -58,7 +62,7 @@ fn serving(view: &View<'_>, ready: usize, cause: Option<Verdict>, stuck: bool) -
         );
         return (verdict, view.rolling().then(|| "pods are stopping".to_owned()), None);
     }
-    let serving = format!("{}/{} pods ready", ready.min(view.wanted), view.wanted);
+    let serving = view.state(ready);
     let trouble = cause
         .as_ref()
         .map(|cause| format!("; {}: {}", cause.reason, cause.message))
@@ -70,7 +74,7 @@ fn serving(view: &View<'_>, ready: usize, cause: Option<Verdict>, stuck: bool) -
         view.updated(),
         view.wanted
     );
-    if stuck {
+    if stuck && (cause.is_some() || place.upstream.is_none()) {
         let cause = cause.unwrap_or_else(|| {
             Verdict::bad(
                 Reason::ProgressDeadlineExceeded,
@@ -79,17 +83,26 @@ fn serving(view: &View<'_>, ready: usize, cause: Option<Verdict>, stuck: bool) -
         });
         return (verdict, None, Some(cause.for_a_person()));
     }
-    (verdict, view.rolling().then_some(rollout), None)
+    let going_on = if view.rolling() {
+        Some(rollout)
+    } else {
+        view.is_short(ready).then(|| verdict.message.clone())
+    };
+    (verdict, going_on, None)
 }
 
-fn not_serving(view: &View<'_>, ready: usize, cause: Option<Verdict>, stuck: bool) -> Look {
-    let state = format!("{}/{} pods ready", ready.min(view.wanted), view.wanted);
+fn not_serving(view: &View<'_>, ready: usize, cause: Option<Verdict>, stuck: bool, place: &Place<'_>) -> Look {
+    let state = view.state(ready);
     let detail = pods::progress(view.current.iter().copied())
         .map(|detail| format!("; {detail}"))
         .unwrap_or_default();
     let verdict = match (cause, stuck) {
         (Some(cause), true) => cause.for_a_person(),
         (Some(cause), false) => cause,
+        // The pods only wait, and go on by themselves: nobody has anything to change here.
+        (None, true) if let Some(upstream) = place.upstream => {
+            Verdict::bad(Reason::Progressing, format!("{state}{detail}; it waits for {upstream}"))
+        }
         (None, true) => Verdict::bad(
             Reason::ProgressDeadlineExceeded,
             format!("{state}, and the time for it is over{detail}; the pod's events say what it waits for"),
@@ -172,6 +185,8 @@ fn revision_label(labels: Option<&std::collections::BTreeMap<String, String>>) -
 struct View<'a> {
     wanted: usize,
     recreate: bool,
+    /// Seconds for which a pod must be ready to count.
+    min_ready: i32,
     generation: i64,
     status: DeploymentStatus,
     current_revision: Option<&'a str>,
@@ -195,6 +210,7 @@ impl<'a> View<'a> {
             recreate: spec
                 .and_then(|spec| spec.strategy.as_ref()?.type_.as_deref())
                 .is_some_and(|strategy| strategy == "Recreate"),
+            min_ready: spec.and_then(|spec| spec.min_ready_seconds).unwrap_or_default(),
             generation: deployment.metadata.generation.unwrap_or_default(),
             status: deployment.status.clone().unwrap_or_default(),
             current_revision,
@@ -212,7 +228,9 @@ impl<'a> View<'a> {
     }
 
     /// With Recreate only the wanted revision counts: the old one is on its way out, whatever the Deployment still says.
-    fn is_available(&self) -> bool {
+    /// Otherwise one pod may be missing, as the disruption budget has it, and a scale-up takes its time; the Deployment's
+    /// own condition is False in both (`maxUnavailable` is 0), and would make callers' pipelines look broken at every drain.
+    fn is_available(&self, ready: usize, place: &Place<'_>) -> bool {
         if self.wanted == 0 {
             return true;
         }
@@ -221,6 +239,42 @@ impl<'a> View<'a> {
         }
         self.condition("Available")
             .is_some_and(|condition| condition.status == "True")
+            || ready.min(self.available_pods()) >= self.wanted.saturating_sub(1).max(1)
+            || self.grows(ready, place)
+    }
+
+    /// A scale-up leaves readiness alone, as far as the present tells one: it was available before, none of the ready pods
+    /// went away since, and every pod that is not ready is too young to be told off. Two pods lost at once are no
+    /// scale-up: fewer are ready than were published.
+    fn grows(&self, ready: usize, place: &Place<'_>) -> bool {
+        let young = |pod: &&Pod| {
+            let created = pod.metadata.creation_timestamp.as_ref();
+            created.is_some_and(|created| place.now.duration_since(created.0) < YOUNG)
+        };
+        let mut waiting = self
+            .current
+            .iter()
+            .filter(|pod| !pods::is_ready(pod) && !pods::has_ended(pod));
+        let Some(served) = place.served else { return false };
+        ready > 0 && ready >= served && self.old_pods == 0 && waiting.all(young)
+    }
+
+    fn available_pods(&self) -> usize {
+        usize::try_from(self.status.available_replicas.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// Whether pods are missing although enough serve.
+    fn is_short(&self, ready: usize) -> bool {
+        ready < self.wanted || (self.observed() && self.available_pods() < self.wanted)
+    }
+
+    /// `2/3 pods ready`, and what they still wait for when all are.
+    fn state(&self, ready: usize) -> String {
+        let counted = format!("{}/{} pods ready", ready.min(self.wanted), self.wanted);
+        if self.min_ready > 0 && ready >= self.wanted && self.available_pods() < self.wanted {
+            return format!("{counted}; each must stay ready for {} s", self.min_ready);
+        }
+        counted
     }
 
     fn rolling(&self) -> bool {

@@ -24,7 +24,7 @@ mod workload;
 mod tests;
 
 use flowctl_api::{
-    HeartbeatPolicy, Reason, Status,
+    ConditionType, HeartbeatPolicy, Reason, Status,
     external_processor::External,
     labels::{KIND, NAME},
     pipeline::Mode,
@@ -44,10 +44,13 @@ use crate::{Applied, PipelineObserved, Plan, ProcessorObserved, Publication, Rev
 pub fn pipeline(observed: &PipelineObserved, plan: &Plan, applied: &Applied) -> Publication {
     let object = observed.object.as_ref();
     let spec = &object.spec;
+    let upstream = pipeline::upstream(observed, &plan.wiring);
     let place = Place {
         now: observed.now,
         field: "spec.runtime",
         must_run: "a Streaming pipeline runs for ever; a finite range is mode: Batch",
+        upstream: upstream.as_deref(),
+        served: served(object.status.as_ref()),
     };
     let workload = workload::find(plan, &applied.children);
     let over = pipeline::complete(object, plan, &applied.children);
@@ -97,7 +100,7 @@ pub fn pipeline(observed: &PipelineObserved, plan: &Plan, applied: &Applied) -> 
         status: object.status.as_ref(),
         now: observed.now,
     };
-    conclude(status, causes, pipeline::upstream(observed, &plan.wiring), was)
+    conclude(status, causes, upstream, was)
 }
 
 /// The status of an ExternalProcessor after a pass.
@@ -108,6 +111,8 @@ pub fn processor(observed: &ProcessorObserved, plan: &Plan, applied: &Applied) -
         now: observed.now,
         field: "spec.workload",
         must_run: "a service must keep running",
+        upstream: None,
+        served: served(object.status.as_ref()),
     };
     let workload = workload::find(plan, &applied.children);
     let asked = Asked {
@@ -182,6 +187,15 @@ fn causes(
         healthy: healthy(policy),
         outcome,
     }
+}
+
+/// How many pods were published as ready, when they were enough.
+fn served(published: Option<&Status>) -> Option<usize> {
+    let available = conditions::find(published, ConditionType::Available)?;
+    let enough = available.status == "True" && available.reason == Reason::MinimumReplicasAvailable.as_str();
+    let (ready, _) = published?.pods.as_deref()?.split_once('/')?;
+    // From no pods at all, there is no service to go on.
+    ready.parse().ok().filter(|ready| enough && *ready > 0)
 }
 
 /// Heartbeats are not read by this operator: it says so, and readiness is told from the pods alone.

@@ -20,6 +20,10 @@ pub(super) struct Place<'a> {
     pub(super) field: &'a str,
     /// Why exit code 0 is no success here, with the repair.
     pub(super) must_run: &'a str,
+    /// What the pods wait for outside the object, when that is known: a step's processor that is not ready.
+    pub(super) upstream: Option<&'a str>,
+    /// Ready pods as they were published, when that was called available.
+    pub(super) served: Option<usize>,
 }
 
 /// Whether the pod serves.

@@ -146,3 +146,96 @@ fn nothing_wanted_is_nothing_missing() {
             .contains("1 pod left")
     );
 }
+
+/// The status of a Deployment that lacks pods though no roll-out goes on.
+fn short(replicas: i32, available: i32) -> Value {
+    let mut status = settled(replicas);
+    status["readyReplicas"] = json!(available);
+    status["availableReplicas"] = json!(available);
+    status["conditions"][0] = json!({"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable"});
+    status
+}
+
+fn ready_pods(number: usize) -> Vec<Arc<Pod>> {
+    (0..number).map(|index| ready(&format!("ttp-{index}"))).collect()
+}
+
+fn fresh(name: &str, created: &str) -> Arc<Pod> {
+    let mut pod = starting(name, waiting("ContainerCreating", ""), 0, json!({}));
+    Arc::make_mut(&mut pod).metadata.creation_timestamp = Some(read(json!(created)));
+    pod
+}
+
+// Every drain of a node and every lost pod would turn the pipelines that call it to "not ready".
+#[test]
+fn one_missing_pod_leaves_readiness_alone() {
+    let mut pods = ready_pods(2);
+    pods.push(starting("ttp-x", waiting("ContainerCreating", ""), 0, json!({})));
+    let status = status_of(short(3, 2), pods);
+    assert_eq!(told(&status, ConditionType::Ready), "True/Ready");
+    assert_eq!(told(&status, ConditionType::Reconciling), "True/Progressing");
+    assert_eq!(status.pods.as_deref(), Some("2/3"));
+    let one = status_of(short(3, 1), ready_pods(1));
+    assert_eq!(told(&one, ConditionType::Ready), "False/Progressing");
+    let single = service().with(
+        deployment("ttp-processor", 1, "RollingUpdate", short(1, 0)),
+        vec![starting("ttp-x", waiting("ContainerCreating", ""), 0, json!({}))],
+    );
+    assert_eq!(
+        told(&single.publish().status, ConditionType::Ready),
+        "False/Progressing"
+    );
+}
+
+// An autoscaler that adds pods would make the service look broken while it serves as before.
+#[test]
+fn a_scale_up_leaves_readiness_alone() {
+    let ten = |ready: usize, created: &'static str| {
+        move |service: Service| {
+            let mut pods = ready_pods(ready);
+            pods.extend((ready..10).map(|index| fresh(&format!("new-{index}"), created)));
+            let mut live = deployment("ttp-processor", 10, "RollingUpdate", short(10, 3));
+            live.metadata.generation = Some(2);
+            service.with(live, pods)
+        }
+    };
+    let before = || {
+        service().with(
+            deployment("ttp-processor", 3, "RollingUpdate", settled(3)),
+            ready_pods(3),
+        )
+    };
+    let young = "2026-03-01T11:59:00Z";
+    let grown = before().then(ten(3, young));
+    let status = grown.publish().status;
+    assert_eq!(told(&status, ConditionType::Ready), "True/Ready");
+    assert_eq!(told(&status, ConditionType::Reconciling), "True/Progressing");
+    assert_eq!(status.pods.as_deref(), Some("3/10"));
+    assert_eq!(
+        told(&grown.then(ten(5, young)).publish().status, ConditionType::Ready),
+        "True/Ready"
+    );
+    // Pods that were ready went away.
+    assert_eq!(
+        told(&before().then(ten(2, young)).publish().status, ConditionType::Ready),
+        "False/Progressing"
+    );
+    // What does not come within the deadline is a shortfall.
+    let late = before().then(ten(3, "2026-03-01T11:40:00Z")).publish().status;
+    assert_eq!(told(&late, ConditionType::Ready), "False/Progressing");
+    // It never served.
+    assert_eq!(
+        told(&ten(3, young)(service()).publish().status, ConditionType::Ready),
+        "False/Progressing"
+    );
+}
+
+// "Progressing: 2/2 pods ready" would not say what is still missing.
+#[test]
+fn pods_that_are_ready_too_shortly_say_how_long_it_takes() {
+    let mut live = deployment("ttp-processor", 2, "RollingUpdate", unsettled(2));
+    live.spec.as_mut().expect("a spec").min_ready_seconds = Some(5);
+    let status = service().with(live, ready_pods(2)).publish().status;
+    assert_eq!(told(&status, ConditionType::Ready), "False/Progressing");
+    assert_eq!(status.why, "Progressing: 2/2 pods ready; each must stay ready for 5 s");
+}

@@ -42,6 +42,42 @@ fn why_names_the_processor_that_keeps_the_pods_from_being_ready() {
     assert_eq!(status.steps_ready.as_deref(), Some("0/1"));
 }
 
+// Stalled asks for a person, who would find nothing to change: the runner goes on when its processor does.
+#[test]
+fn a_pipeline_that_only_waits_for_a_processor_is_not_stalled() {
+    let late = |flow: Flow, strategy, pods: Vec<Arc<Pod>>| {
+        let mut status = unsettled(1);
+        status["conditions"][1] =
+            json!({"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"});
+        if pods.len() > 1 {
+            status["conditions"][0]["status"] = json!("True");
+        }
+        flow.with_deployment(deployment("payments-pipeline", 1, strategy, status), pods)
+            .publish()
+            .status
+    };
+    let waits = || {
+        starting(
+            "payments-a",
+            json!({"running": {"startedAt": "2026-03-01T11:40:00Z"}}),
+            0,
+            json!({}),
+        )
+    };
+    let status = late(flow("Streaming").served_by(crashing()), "Recreate", vec![waits()]);
+    assert_eq!(told(&status, ConditionType::Stalled), "False/NotStalled");
+    assert_eq!(told(&status, ConditionType::Reconciling), "True/Progressing");
+    assert!(status.why.starts_with("ttp: CrashLoopBackOff"), "{}", status.why);
+    let rolling = || vec![pod("old", OLD, ready_status()), waits()];
+    let status = late(flow("Streaming").served_by(crashing()), "RollingUpdate", rolling());
+    assert_eq!(told(&status, ConditionType::Stalled), "False/NotStalled");
+    // With its processors there, what it waits for is its own.
+    let own = late(flow("Streaming").served_by(serving()), "Recreate", vec![waits()]);
+    assert_eq!(told(&own, ConditionType::Stalled), "True/ProgressDeadlineExceeded");
+    let own = late(flow("Streaming").served_by(serving()), "RollingUpdate", rolling());
+    assert_eq!(told(&own, ConditionType::Stalled), "True/ProgressDeadlineExceeded");
+}
+
 #[test]
 fn a_cause_of_its_own_is_not_blamed_on_a_processor() {
     let pod = starting(
