@@ -1,73 +1,77 @@
-//! Makes a plan true, in order: what must exist first, then what must not, and nothing after the first failure. A
-//! request is sent only for what differs from the live child; an object that we do not know is read before it is
+//! Makes a plan true, in order: what must exist first, then what must not. After the failure of something that a
+//! workload needs nothing more is written; other failures are gathered, and nothing is deleted. A request is sent only for what differs from the live child; an object that we do not know is read before it is
 //! touched, and one that is not ours is never touched. It does not decide what is wanted, and never reads back.
 
 use flowctl_api::labels;
-use flowctl_plan::{Applied, Child, ChildRef, Children, Failure, FailureKind, Plan, compare};
+use flowctl_plan::{Applied, Child, ChildKind, ChildRef, Children, Failure, FailureKind, Plan, compare};
 use serde_json::{Value, json};
 
 use crate::{
-    caches::Caches,
     child::{ChildType, find, put, with_child_type},
-    fights::{Fights, Reason, conflict},
+    fights::{Reason, conflict},
     ownership::{Master, Owner},
-    write::{Error, Force, Writer},
+    reconcile::Context,
+    write::{Error, Force},
 };
 
 /// One application of a plan.
 struct Application<'a> {
-    writer: &'a Writer,
-    caches: &'a Caches,
-    fights: &'a Fights,
+    context: &'a Context,
     master: &'a Master,
     children: Children,
+    failures: Vec<Failure>,
+}
+
+/// Why a child is not as wanted.
+enum Failed {
+    /// The others are worth a try.
+    Child(FailureKind),
+    /// The apiserver gives no answers, or may not be asked.
+    Everything(FailureKind),
 }
 
 /// Applies `plan` for `master`, whose children were observed as `children`.
-pub(crate) async fn apply(
-    writer: &Writer,
-    caches: &Caches,
-    fights: &Fights,
-    master: &Master,
-    children: Children,
-    plan: &Plan,
-) -> Applied {
+pub(crate) async fn apply(context: &Context, master: &Master, children: Children, plan: &Plan) -> Applied {
     let mut application = Application {
-        writer,
-        caches,
-        fights,
+        context,
         master,
         children,
+        failures: Vec::new(),
     };
     for child in &plan.present {
         let ensured = with_child_type!(child.id.kind, K => application.ensure::<K>(child).await);
-        if let Err(kind) = ensured {
-            return application.failed(&child.id, kind);
+        if application.must_stop(&child.id, ensured) {
+            return application.end();
         }
+    }
+    // What replaces the absent may not be there.
+    if !application.failures.is_empty() {
+        return application.end();
     }
     for id in &plan.absent {
         let removed = with_child_type!(id.kind, K => application.remove::<K>(id).await);
-        if let Err(kind) = removed {
-            return application.failed(id, kind);
+        if application.must_stop(id, removed) {
+            break;
         }
     }
-    Applied {
-        children: application.children,
-        failures: Vec::new(),
-    }
+    application.end()
 }
 
 // === impl Application ===
 
 impl Application<'_> {
-    async fn ensure<K: ChildType>(&mut self, child: &Child) -> Result<(), FailureKind> {
+    async fn ensure<K: ChildType>(&mut self, child: &Child) -> Result<(), Failed> {
         let wanted = child.sealed();
         if let Some(live) = find::<K>(&self.children, &wanted.id.name) {
             return self.correct(&wanted, &*live).await;
         }
         // Not in the cache: not there, not there yet, or not ours.
-        let read = self.writer.get::<K>(&self.master.namespace, &wanted.id.name).await;
-        let Some(live) = read.map_err(Error::into_failure)? else {
+        let read = self
+            .context
+            .writer
+            .get::<K>(&self.master.namespace, &wanted.id.name)
+            .await;
+        let Some(live) = read? else {
             return self.create::<K>(&wanted).await;
         };
         match self.master.owner_of(live.meta()) {
@@ -75,60 +79,75 @@ impl Application<'_> {
                 self.keep(live.clone());
                 self.correct(&wanted, &live).await
             }
-            Owner::Namesake => Err(FailureKind::Retry {
-                message: format!(
-                    "{} of a former {} is not collected yet",
-                    wanted.id,
-                    self.master.kind.as_str()
-                ),
-            }),
-            Owner::Foreign(owner) => Err(FailureKind::NameConflict { owner }),
+            Owner::Namesake => Err(again(format!(
+                "{} of a former {} is not collected yet",
+                wanted.id,
+                self.master.kind.as_str()
+            ))),
+            Owner::Foreign(owner) => Err(FailureKind::NameConflict { owner }.into()),
         }
     }
 
     /// Writes a child of ours if it is not as wanted.
-    async fn correct<K: ChildType>(&mut self, wanted: &Child, live: &K) -> Result<(), FailureKind> {
+    async fn correct<K: ChildType>(&mut self, wanted: &Child, live: &K) -> Result<(), Failed> {
         if live.meta().deletion_timestamp.is_some() {
-            return Err(FailureKind::Retry {
-                message: format!("{} is being deleted", wanted.id),
-            });
+            return Err(again(format!("{} is being deleted", wanted.id)));
         }
-        let shown = serde_json::to_value(live).map_err(|error| FailureKind::Retry {
-            message: error.to_string(),
-        })?;
+        let shown = shown(live)?;
         let Some(difference) = compare::differs(wanted, &shown) else {
             return Ok(());
         };
+        let uid = live.meta().uid.as_deref().unwrap_or_default();
+        let version = live.meta().resource_version.as_deref().unwrap_or_default();
+        let (seal, last) = (seal(&wanted.body), seal(&shown));
+        if self.context.unmoved.knows(uid, seal, version) {
+            return Ok(());
+        }
         // Not the values: an environment may hold what its author should have put into a Secret.
         tracing::info!(child = %wanted.id, field = difference.path, "writing a child that differs");
-        let uid = live.meta().uid.as_deref().unwrap_or_default();
-        let (seal, last) = (seal(&wanted.body), seal(&shown));
         let body = with_uid(&wanted.body, uid);
-        let force = self.fights.force(uid, seal);
+        let fights = &self.context.fights;
+        let force = fights.force(uid, seal);
         let answer = self
+            .context
             .writer
             .apply::<K>(&self.master.namespace, &wanted.id.name, &body, force)
             .await;
-        self.keep(answer.map_err(failure)?);
-        self.fights
-            .wrote(uid, seal, if seal == last { Reason::Drift } else { Reason::News });
+        let answer = answer.map_err(|error| {
+            let named = named(&error);
+            if named.is_some() && force == Force::No {
+                fights.refused(uid, seal);
+            }
+            named.map_or_else(|| Failed::from(error), Failed::Child)
+        })?;
+        let stayed = answer.meta().resource_version.as_deref() == Some(version);
+        if stayed && compare::differs(wanted, &self::shown(&answer)?).is_some() {
+            tracing::info!(child = %wanted.id, field = difference.path, "the apiserver keeps it otherwise");
+            self.context.unmoved.stayed(uid, seal, version);
+        } else {
+            fights.wrote(uid, seal, if seal == last { Reason::Drift } else { Reason::News });
+        }
+        self.keep(answer);
         Ok(())
     }
 
-    async fn create<K: ChildType>(&mut self, wanted: &Child) -> Result<(), FailureKind> {
+    async fn create<K: ChildType>(&mut self, wanted: &Child) -> Result<(), Failed> {
         tracing::info!(child = %wanted.id, "creating a child");
         let (namespace, name) = (&self.master.namespace, &wanted.id.name);
         let answer = if wanted.id.kind.write_once() {
-            self.writer.create::<K>(namespace, &wanted.body).await
+            self.context.writer.create::<K>(namespace, &wanted.body).await
         } else {
-            self.writer.apply::<K>(namespace, name, &wanted.body, Force::No).await
+            self.context
+                .writer
+                .apply::<K>(namespace, name, &wanted.body, Force::No)
+                .await
         };
         // A conflict: somebody made it since we looked, and the next pass reads whose it is.
-        self.keep(answer.map_err(Error::into_failure)?);
+        self.keep(answer?);
         Ok(())
     }
 
-    async fn remove<K: ChildType>(&mut self, id: &ChildRef) -> Result<(), FailureKind> {
+    async fn remove<K: ChildType>(&mut self, id: &ChildRef) -> Result<(), Failed> {
         let Some(live) = find::<K>(&self.children, &id.name) else {
             return Ok(());
         };
@@ -137,38 +156,86 @@ impl Application<'_> {
             return Ok(());
         };
         tracing::info!(child = %id, "deleting a child");
-        self.writer
+        self.context
+            .writer
             .delete::<K>(&self.master.namespace, &id.name, uid)
-            .await
-            .map_err(Error::into_failure)?;
-        K::store(self.caches).deleted(&key, uid);
+            .await?;
+        K::store(&self.context.caches).deleted(&key, uid);
         K::among_mut(&mut self.children).retain(|child| child.meta().uid.as_deref() != Some(uid));
         Ok(())
     }
 
     fn keep<K: ChildType>(&mut self, answer: K) {
         let kept = put(&mut self.children, answer);
-        K::store(self.caches).wrote(kept);
+        K::store(&self.context.caches).wrote(kept);
     }
 
-    fn failed(self, id: &ChildRef, kind: FailureKind) -> Applied {
+    /// Keeps a failure; whether what follows is not to be tried.
+    fn must_stop(&mut self, id: &ChildRef, end: Result<(), Failed>) -> bool {
+        let (kind, stop) = match end {
+            Ok(()) => return false,
+            Err(Failed::Child(kind)) => (kind, is_prerequisite(id.kind)),
+            Err(Failed::Everything(kind)) => (kind, true),
+        };
         tracing::warn!(child = %id, failure = ?kind, "child could not be written");
+        self.failures.push(Failure {
+            child: id.clone(),
+            kind,
+        });
+        stop
+    }
+
+    fn end(self) -> Applied {
         Applied {
             children: self.children,
-            failures: vec![Failure {
-                child: id.clone(),
-                kind,
-            }],
+            failures: self.failures,
         }
     }
 }
 
-/// The failure of a write to a child of ours.
-fn failure(error: Error) -> FailureKind {
-    match &error {
-        Error::Status(status) => conflict(status).unwrap_or_else(|| error.into_failure()),
-        _ => error.into_failure(),
+/// Whether a workload must not be written without it. How many copies run, and whether any, does not wait for the rest.
+const fn is_prerequisite(kind: ChildKind) -> bool {
+    match kind {
+        ChildKind::ConfigMap | ChildKind::ControllerRevision => true,
+        ChildKind::Service | ChildKind::PodDisruptionBudget | ChildKind::Deployment | ChildKind::Job => false,
     }
+}
+
+// === impl Failed ===
+
+impl From<FailureKind> for Failed {
+    fn from(kind: FailureKind) -> Self {
+        Self::Child(kind)
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Status(_) => Self::Child(error.into_failure()),
+            Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Broken(_) => {
+                Self::Everything(error.into_failure())
+            }
+        }
+    }
+}
+
+/// What passes by itself.
+fn again(message: String) -> Failed {
+    Failed::Child(FailureKind::Retry { message })
+}
+
+/// The other manager that an answer names.
+fn named(error: &Error) -> Option<FailureKind> {
+    match error {
+        Error::Status(status) => conflict(status),
+        Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Broken(_) => None,
+    }
+}
+
+/// A live child as its JSON.
+fn shown<K: ChildType>(live: &K) -> Result<Value, Failed> {
+    serde_json::to_value(live).map_err(|error| again(error.to_string()))
 }
 
 /// The hash of what the child was written with last.

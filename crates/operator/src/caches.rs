@@ -100,6 +100,16 @@ impl Caches {
         }
     }
 
+    /// Wakes all objects of ours in a namespace, or in all of them.
+    pub(crate) fn wake_all(&self, namespace: Option<&str>) {
+        for key in self.pipelines.keys(namespace) {
+            self.queue.wake(Subject::pipeline(key));
+        }
+        for key in self.processors.keys(namespace) {
+            self.queue.wake(Subject::processor(key));
+        }
+    }
+
     /// An object of ours changed, and what it refers to now is `targets`: it and the processors that it began or ceased
     /// to refer to have something to do.
     fn subject_changed(&self, subject: Subject, targets: BTreeSet<Key>) {

@@ -16,7 +16,7 @@ use crate::write::Force;
 
 /// How often we take a field back within [`MEMORY`].
 const ROUNDS: u32 = 2;
-/// How long a fight is remembered after its first round. A person who edits by hand is overruled more often than twice
+/// How long a fight is remembered after its first round, or after the other manager was last found to insist. A person who edits by hand is overruled more often than twice
 /// only if they keep at it.
 const MEMORY: Duration = Duration::from_secs(600);
 
@@ -52,6 +52,14 @@ impl Fights {
         match rounds.get(uid) {
             Some(round) if round.seal == seal && round.count >= ROUNDS => Force::No,
             _ => Force::Yes,
+        }
+    }
+
+    /// Asked without force, the apiserver named the other manager: as long as that is so, the fight is not over.
+    pub(crate) fn refused(&self, uid: &str, seal: &str) {
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(round) = rounds.get_mut(uid).filter(|round| round.seal == seal) {
+            round.since = Instant::now();
         }
     }
 
@@ -117,6 +125,22 @@ mod tests {
         tokio::time::advance(MEMORY).await;
         assert_eq!(rounds("b"), fight);
         assert_eq!(fights.rounds.lock().expect("no panic").len(), 1);
+    }
+
+    // A manager that stays would otherwise get its field back every ten minutes, for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_fight_lasts_as_long_as_the_other_manager_insists() {
+        let fights = Fights::default();
+        fights.wrote("u", "a", Reason::Drift);
+        fights.wrote("u", "a", Reason::Drift);
+        for _ in 0..10 {
+            assert_eq!(fights.force("u", "a"), Force::No);
+            fights.refused("u", "a");
+            tokio::time::advance(MEMORY / 2).await;
+        }
+        fights.refused("u", "b");
+        tokio::time::advance(MEMORY / 2).await;
+        assert_eq!(fights.force("u", "a"), Force::Yes, "nobody insisted on this any more");
     }
 
     #[test]

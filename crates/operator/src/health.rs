@@ -1,7 +1,8 @@
-//! Whether the caches can be trusted: all listed once, and every watch alive. It turns the watches' signs of life into
-//! the `caches` check of `/readyz` and into gauges; it repairs nothing, because watches repair themselves.
+//! Whether the caches can be trusted: listed once, and every watch alive. It turns the watches' signs of life into the
+//! `caches` check of `/readyz` and into gauges, and wakes the objects of a namespace that became known; it repairs
+//! nothing, because watches repair themselves.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use flowctl_runtime::Check;
 use tokio::{
@@ -12,23 +13,27 @@ use tokio::{
 use crate::{
     caches::{Cached, Caches},
     metrics::Metrics,
-    watch::Life,
+    places::{Places, Standing},
 };
 
-/// Without a sign of life for this long a cache is stale. A live watch shows one at least every 70 s: it ends after 60,
-/// and its connection counts as dead 10 s later.
-const STALE: Duration = Duration::from_secs(150);
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// Watches over the watches.
 pub(crate) struct Health {
-    pub(crate) lives: Vec<Arc<Life>>,
+    pub(crate) places: Arc<Places>,
     pub(crate) changed: Arc<Notify>,
     pub(crate) check: Check,
     pub(crate) metrics: Metrics,
     pub(crate) caches: Arc<Caches>,
-    /// Becomes true when every first list is complete.
+    /// Becomes true when one namespace is listed, and every other one too or refused.
     pub(crate) synced: watch::Sender<bool>,
+}
+
+/// What readiness makes of all namespaces.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Ready,
+    NotReady(String),
 }
 
 // === impl Health ===
@@ -36,37 +41,62 @@ pub(crate) struct Health {
 impl Health {
     /// Judges on every turn, and every few seconds, until it is dropped.
     pub(crate) async fn run(self) {
+        let mut last = BTreeMap::new();
         loop {
-            self.judge();
+            last = self.judge(&last);
             // Time over is the usual case.
             let _ = timeout(PERIOD, self.changed.notified()).await;
         }
     }
 
-    fn judge(&self) {
-        let waiting: Vec<String> = self.lives.iter().filter_map(|life| complaint(life)).collect();
-        if waiting.is_empty() {
-            self.check.ready();
-        } else {
-            self.check.not_ready(waiting.join("; "));
+    fn judge(&self, last: &BTreeMap<Option<String>, Standing>) -> BTreeMap<Option<String>, Standing> {
+        let standings = self.places.standings();
+        match readiness(&standings) {
+            Verdict::Ready => self.check.ready(),
+            Verdict::NotReady(why) => self.check.not_ready(why),
         }
-        if self.lives.iter().all(|life| life.is_listed()) {
+        for (namespace, standing) in &standings {
+            self.turned(namespace.as_deref(), last.get(namespace), standing);
+        }
+        if is_synced(&standings) {
             self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         }
+        let unreadable = standings.values().filter(|standing| standing.complaint().is_some());
+        let unreadable = i64::try_from(unreadable.count()).unwrap_or(i64::MAX);
+        self.metrics.unreadable_namespaces.set(unreadable);
         self.measure();
+        standings
+    }
+
+    /// Tells of a namespace that is lost or found, and wakes the objects of one whose lists are complete now: passes
+    /// over them were refused until here.
+    fn turned(&self, namespace: Option<&str>, last: Option<&Standing>, now: &Standing) {
+        if now.is_listed() && !last.is_some_and(Standing::is_listed) {
+            self.caches.wake_all(namespace);
+        }
+        let namespace = namespace.unwrap_or("(all)");
+        let was_good = last.is_none_or(|last| !matches!(last, Standing::Refused(_) | Standing::Stale(_)));
+        match now {
+            Standing::Refused(why) | Standing::Stale(why) if was_good => {
+                tracing::warn!(
+                    namespace,
+                    why,
+                    "namespace cannot be read: its objects are left as they are"
+                );
+            }
+            Standing::Good if !was_good => tracing::info!(namespace, "namespace can be read again"),
+            Standing::Good | Standing::Waiting(_) | Standing::Refused(_) | Standing::Stale(_) => {}
+        }
     }
 
     fn measure(&self) {
-        let mut kinds: Vec<&'static str> = self.lives.iter().map(|life| life.kind).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        for kind in kinds {
-            let ages = self
-                .lives
-                .iter()
-                .filter(|life| life.kind == kind)
-                .map(|life| life.age());
-            self.metrics.watch_age(kind, ages.max().unwrap_or_default());
+        let mut ages: BTreeMap<&'static str, Duration> = BTreeMap::new();
+        for life in self.places.lives() {
+            let age = ages.entry(life.kind).or_default();
+            *age = life.age().max(*age);
+        }
+        for (kind, age) in ages {
+            self.metrics.watch_age(kind, age);
         }
         self.count::<flowctl_api::Pipeline>();
         self.count::<flowctl_api::ExternalProcessor>();
@@ -82,20 +112,56 @@ impl Health {
     }
 }
 
-/// Why this watch's cache cannot be trusted.
-fn complaint(life: &Life) -> Option<String> {
-    let place = life
-        .namespace
-        .as_deref()
-        .map(|namespace| format!(" in {namespace}"))
-        .unwrap_or_default();
-    let why = life
-        .problem()
-        .map(|problem| format!(" ({problem})"))
-        .unwrap_or_default();
-    if !life.is_listed() {
-        return Some(format!("{}{place} not listed yet{why}", life.kind));
+/// Passes may begin when nothing more can be expected soon, and there is something to work on.
+fn is_synced(standings: &BTreeMap<Option<String>, Standing>) -> bool {
+    let waiting = standings
+        .values()
+        .any(|standing| matches!(standing, Standing::Waiting(_)));
+    !waiting && standings.values().any(Standing::is_listed)
+}
+
+/// A namespace that is lost takes readiness away only when no other one is left.
+fn readiness(standings: &BTreeMap<Option<String>, Standing>) -> Verdict {
+    let waiting = standings
+        .values()
+        .any(|standing| matches!(standing, Standing::Waiting(_)));
+    if !waiting && standings.values().any(|standing| *standing == Standing::Good) {
+        return Verdict::Ready;
     }
-    let age = life.age();
-    (age > STALE).then(|| format!("{}{place} not heard of for {} s{why}", life.kind, age.as_secs()))
+    let complaints: Vec<&str> = standings.values().filter_map(Standing::complaint).collect();
+    Verdict::NotReady(complaints.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standings<const N: usize>(all: [Standing; N]) -> BTreeMap<Option<String>, Standing> {
+        let named = all.into_iter().enumerate();
+        named
+            .map(|(number, standing)| (Some(number.to_string()), standing))
+            .collect()
+    }
+
+    // One namespace that is deleted, or whose Role is, must not take the operator away from all others.
+    #[test]
+    fn a_lost_namespace_stops_nobody_else_and_an_unknown_one_is_waited_for() {
+        let why = || "why".to_owned();
+        let refused = standings([Standing::Good, Standing::Refused(why())]);
+        assert!(is_synced(&refused));
+        assert_eq!(readiness(&refused), Verdict::Ready);
+        let stale = standings([Standing::Good, Standing::Stale(why())]);
+        assert!(is_synced(&stale));
+        assert_eq!(readiness(&stale), Verdict::Ready);
+        let waiting = standings([Standing::Good, Standing::Waiting(why())]);
+        assert!(!is_synced(&waiting));
+        assert_eq!(readiness(&waiting), Verdict::NotReady(why()));
+        let none = standings([Standing::Refused(why())]);
+        assert!(!is_synced(&none));
+        assert_eq!(readiness(&none), Verdict::NotReady(why()));
+        assert_eq!(
+            readiness(&standings([Standing::Stale(why())])),
+            Verdict::NotReady(why())
+        );
+    }
 }

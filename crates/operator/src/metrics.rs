@@ -57,6 +57,8 @@ pub(crate) struct Metrics {
     objects: Family<Kind, Gauge>,
     undecodable: Family<Kind, Gauge>,
     crd_missing: Family<Kind, Gauge>,
+    /// Namespaces whose lists or watches fail; all namespaces at once count as one.
+    pub(crate) unreadable_namespaces: Gauge,
     /// 1 while this replica leads.
     pub(crate) leader: Gauge,
     /// Statuses that were put off because the budget was used up.
@@ -85,6 +87,7 @@ impl Metrics {
             objects: Family::default(),
             undecodable: Family::default(),
             crd_missing: Family::default(),
+            unreadable_namespaces: Gauge::default(),
             leader: Gauge::default(),
             deferred: Counter::default(),
             events_dropped: Counter::default(),
@@ -134,6 +137,12 @@ impl Metrics {
             );
             let missing = metrics.crd_missing.clone();
             into.register("crd_missing", "1 while the apiserver does not serve the kind", missing);
+            let unreadable = metrics.unreadable_namespaces.clone();
+            into.register(
+                "unreadable_namespaces",
+                "Watched namespaces that are not listed or not heard of",
+                unreadable,
+            );
             into.register("leader", "1 while this replica leads", metrics.leader.clone());
             let deferred = metrics.deferred.clone();
             into.register(

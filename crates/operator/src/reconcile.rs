@@ -18,9 +18,11 @@ use crate::{
     fights::Fights,
     observe,
     ownership::Master,
+    places::Places,
     publish::{Published, Statuses},
     subject::{Subject, SubjectKind},
     undecodable,
+    unmoved::Unmoved,
     write::{Error, Writer},
 };
 
@@ -30,7 +32,9 @@ pub(crate) struct Context {
     pub(crate) caches: Arc<Caches>,
     pub(crate) writer: Writer,
     pub(crate) statuses: Statuses,
+    pub(crate) places: Arc<Places>,
     pub(crate) fights: Fights,
+    pub(crate) unmoved: Unmoved,
     pub(crate) settings: Arc<Settings>,
 }
 
@@ -45,6 +49,8 @@ pub(crate) enum Outcome {
     Retrying(Option<Duration>),
     /// The status is put off, because many were written.
     Deferred(Duration),
+    /// Not everything in its namespace is known: it is woken when it is.
+    Unlisted,
     /// This version cannot read the object, and its status says so.
     Unreadable,
 }
@@ -55,6 +61,9 @@ pub(crate) enum Outcome {
 ///
 /// When its status could not be written.
 pub(crate) async fn reconcile(context: &Context, subject: &Subject) -> Result<Outcome, Error> {
+    if !context.places.knows(&subject.key.namespace) {
+        return Ok(Outcome::Unlisted);
+    }
     match subject.kind {
         SubjectKind::Pipeline => match look_up::<Pipeline>(context, subject) {
             Found::Nothing => Ok(Outcome::Gone),
@@ -77,14 +86,13 @@ async fn pipeline(
 ) -> Result<Outcome, Error> {
     let Context {
         caches,
-        writer,
         statuses,
-        fights,
         settings,
+        ..
     } = context;
     let observed = observe::pipeline(caches, settings, subject, master, object);
     let plan = flowctl_plan::pipeline::plan(&observed);
-    let applied = apply(writer, caches, fights, master, observed.children.clone(), &plan).await;
+    let applied = apply(context, master, observed.children.clone(), &plan).await;
     let publication = flowctl_plan::status::pipeline(&observed, &plan, &applied);
     let wake_after = publication.wake_after;
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
@@ -99,14 +107,13 @@ async fn processor(
 ) -> Result<Outcome, Error> {
     let Context {
         caches,
-        writer,
         statuses,
-        fights,
         settings,
+        ..
     } = context;
     let observed = observe::processor(caches, settings, subject, master, object);
     let plan = flowctl_plan::processor::plan(&observed);
-    let applied = apply(writer, caches, fights, master, observed.children.clone(), &plan).await;
+    let applied = apply(context, master, observed.children.clone(), &plan).await;
     let publication = flowctl_plan::status::processor(&observed, &plan, &applied);
     let wake_after = publication.wake_after;
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
@@ -172,6 +179,7 @@ impl Outcome {
             Self::Settled(_) => "settled",
             Self::Retrying(_) => "retrying",
             Self::Deferred(_) => "deferred",
+            Self::Unlisted => "unlisted",
             Self::Unreadable => "unreadable",
         }
     }
@@ -179,7 +187,7 @@ impl Outcome {
     /// When to look again; `None`: never, until somebody makes it again.
     pub(crate) fn look_again(self, resync: Duration) -> Option<Duration> {
         match self {
-            Self::Gone => None,
+            Self::Gone | Self::Unlisted => None,
             Self::Settled(wake_after) | Self::Retrying(wake_after) => {
                 Some(wake_after.map_or(resync, |wake_after| wake_after.min(resync)))
             }

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use flowctl_api::{ExternalProcessor, Pipeline};
 use flowctl_plan::Settings;
 use flowctl_runtime::{AdminServer, BindError, Metrics as Registry, Readiness, Shutdown};
+use futures::{FutureExt as _, future::BoxFuture};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment, ReplicaSet},
     batch::v1::Job,
@@ -29,10 +30,12 @@ use crate::{
     health::Health,
     leader::{Election, Fence, Leader, Lost},
     metrics::Metrics,
+    places::Places,
     publish::Statuses,
     queue::Queue,
     reconcile::Context,
-    watch::{Life, Watch},
+    unmoved::Unmoved,
+    watch::Watch,
     work::Work,
     write::Writer,
 };
@@ -114,11 +117,15 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     let (events, publisher) = events(clients.writes.clone(), options.instance.clone(), &metrics);
     let statuses = Statuses::new(writer.clone(), events, metrics.clone());
     let mut last_events = AbortOnDropHandle::new(tokio::spawn(publisher.run()));
+    let changed = Arc::new(Notify::new());
+    let (places, watches) = watches(&clients, &options.namespaces, &caches, &metrics, &changed);
     let context = Context {
         caches: Arc::clone(&caches),
+        places: Arc::clone(&places),
         writer,
         statuses,
         fights: Fights::default(),
+        unmoved: Unmoved::default(),
         settings: Arc::new(settings),
     };
     let work = Arc::new(Work {
@@ -134,10 +141,11 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     let start = async {
         // The senders live in the tasks: an error means that everything is ending.
         let _ = is_served.wait_for(|served| *served).await;
-        let changed = Arc::new(Notify::new());
-        let lives = watches(&clients, &options.namespaces, &caches, &metrics, &changed, &mut tasks);
+        for watch in watches {
+            tasks.spawn(watch);
+        }
         let health = Health {
-            lives,
+            places,
             changed,
             check: caches_check,
             metrics: metrics.clone(),
@@ -223,60 +231,56 @@ fn lead(clients: &Clients, options: &Options, metrics: &Metrics) -> Leadership {
     }
 }
 
-/// Starts every watch: of all namespaces at once, or one for each namespace.
+/// Prepares every watch: of all namespaces at once, or one for each namespace.
 fn watches(
     clients: &Clients,
     namespaces: &[String],
     caches: &Arc<Caches>,
     metrics: &Metrics,
     changed: &Arc<Notify>,
-    tasks: &mut JoinSet<()>,
-) -> Vec<Arc<Life>> {
+) -> (Arc<Places>, Vec<BoxFuture<'static, ()>>) {
+    let mut prepared = Prepared {
+        clients,
+        caches,
+        metrics,
+        changed,
+        places: Places::default(),
+        runs: Vec::new(),
+    };
     let places: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
         some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
     };
-    let mut lives = Vec::new();
     for place in places {
-        let mut starter = Starter {
-            clients,
-            place,
-            caches,
-            metrics,
-            changed,
-            tasks,
-            lives: &mut lives,
-        };
-        starter.start::<ExternalProcessor>();
-        starter.start::<Pipeline>();
-        starter.start::<ConfigMap>();
-        starter.start::<ControllerRevision>();
-        starter.start::<Service>();
-        starter.start::<PodDisruptionBudget>();
-        starter.start::<Deployment>();
-        starter.start::<Job>();
-        starter.start::<ReplicaSet>();
-        starter.start::<Pod>();
+        prepared.add::<ExternalProcessor>(place);
+        prepared.add::<Pipeline>(place);
+        prepared.add::<ConfigMap>(place);
+        prepared.add::<ControllerRevision>(place);
+        prepared.add::<Service>(place);
+        prepared.add::<PodDisruptionBudget>(place);
+        prepared.add::<Deployment>(place);
+        prepared.add::<Job>(place);
+        prepared.add::<ReplicaSet>(place);
+        prepared.add::<Pod>(place);
     }
-    lives
+    (Arc::new(prepared.places), prepared.runs)
 }
 
-struct Starter<'a> {
+struct Prepared<'a> {
     clients: &'a Clients,
-    place: Option<&'a str>,
     caches: &'a Arc<Caches>,
     metrics: &'a Metrics,
     changed: &'a Arc<Notify>,
-    tasks: &'a mut JoinSet<()>,
-    lives: &'a mut Vec<Arc<Life>>,
+    places: Places,
+    runs: Vec<BoxFuture<'static, ()>>,
 }
 
-impl Starter<'_> {
-    fn start<K: Cached>(&mut self) {
+impl Prepared<'_> {
+    fn add<K: Cached>(&mut self, place: Option<&str>) {
         let client = self.clients.watches.clone();
         let (caches, changed) = (Arc::clone(self.caches), Arc::clone(self.changed));
-        let watch = Watch::<K>::new(client, self.place, caches, self.metrics.clone(), changed);
-        self.lives.push(watch.life());
-        self.tasks.spawn(watch.run());
+        let watch = Watch::<K>::new(client, place, caches, self.metrics.clone(), changed);
+        self.places.add(watch.life());
+        self.runs.push(watch.run().boxed());
     }
 }

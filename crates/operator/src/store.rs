@@ -89,6 +89,15 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
             .collect()
     }
 
+    /// The names of all objects in a namespace, or in all of them.
+    pub(crate) fn keys(&self, namespace: Option<&str>) -> Vec<Key> {
+        let state = self.read();
+        let keys = state.entries.keys();
+        keys.filter(|key| namespace.is_none_or(|namespace| namespace == key.namespace))
+            .cloned()
+            .collect()
+    }
+
     /// How many objects are readable and how many are not.
     pub(crate) fn count(&self) -> (usize, usize) {
         let state = self.read();

@@ -55,7 +55,13 @@ pub(crate) struct Life {
 #[derive(Debug)]
 struct LifeState {
     seen: Instant,
-    problem: Option<String>,
+    problem: Option<Problem>,
+}
+
+#[derive(Debug)]
+struct Problem {
+    text: String,
+    forbidden: bool,
 }
 
 /// A watch and what it needs.
@@ -114,7 +120,14 @@ impl Life {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .problem
-            .clone()
+            .as_ref()
+            .map(|problem| problem.text.clone())
+    }
+
+    /// Whether the last attempt was refused: there is no rule for it, or no such namespace any more.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.problem.as_ref().is_some_and(|problem| problem.forbidden)
     }
 
     fn seen(&self) {
@@ -130,7 +143,11 @@ impl Life {
     }
 
     fn failed(&self, failure: &Failure) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).problem = Some(failure.to_string());
+        let problem = Problem {
+            text: failure.to_string(),
+            forbidden: matches!(failure, Failure::Refused(status) if status.code == 403),
+        };
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).problem = Some(problem);
         self.changed.notify_one();
     }
 }

@@ -99,6 +99,7 @@ mod tests {
     fn everything_but_the_gone_is_looked_at_again() {
         let (resync, soon) = (Duration::from_secs(600), Duration::from_secs(3));
         assert_eq!(Outcome::Gone.look_again(resync), None);
+        assert_eq!(Outcome::Unlisted.look_again(resync), None);
         assert_eq!(Outcome::Settled(None).look_again(resync), Some(resync));
         assert_eq!(Outcome::Settled(Some(soon)).look_again(resync), Some(soon));
         assert_eq!(Outcome::Retrying(Some(resync * 2)).look_again(resync), Some(resync));

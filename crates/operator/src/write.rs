@@ -36,6 +36,9 @@ const VERBS: &[&str] = &["create", "delete", "get", "patch"];
 const RATE: u32 = 50;
 const BURST: u32 = 200;
 
+/// How the apiserver begins when an applied object cannot be merged with its schema.
+const UNTYPED: &str = "failed to create typed patch object";
+
 /// Sends the requests of passes.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -248,6 +251,11 @@ impl Error {
     /// The failure as the status tells it.
     pub(crate) fn into_failure(self) -> FailureKind {
         match self {
+            // Not the apiserver's trouble, though it says so: a list with the same key twice, in what the user wrote.
+            Self::Status(status) if status.code == 500 && status.message.starts_with(UNTYPED) => FailureKind::Refused {
+                code: status.code,
+                message: status.message,
+            },
             // 401 while a token is exchanged; 404 of a write means that the namespace is gone, or a kind not served.
             Self::Status(status)
                 if !matches!(status.code, 401 | 408 | 409 | 429) && (400..500).contains(&status.code) =>
@@ -299,6 +307,9 @@ mod tests {
         for code in [401, 408, 409, 429, 500, 502, 503, 504] {
             assert!(matches!(failure(code), FailureKind::Retry { .. }), "{code}");
         }
+        let twice = "failed to create typed patch object (ns/x; apps/v1, Kind=Deployment): errors: duplicate entries";
+        let twice = Error::from(kube::Error::Api(Status::failure(twice, "").with_code(500).boxed()));
+        assert!(matches!(twice.into_failure(), FailureKind::Refused { code: 500, .. }));
         assert!(matches!(Error::Silent(WRITE).into_failure(), FailureKind::Retry { .. }));
     }
 }
