@@ -50,9 +50,9 @@ impl Materials {
     }
 }
 
-/// The file whose lock is the right to have the node cluster of this machine.
-fn lock_file() -> Result<PathBuf> {
-    Ok(cache_directory()?.join("node.lock"))
+/// The file whose lock is the right to have the node cluster of this machine: one place, whichever cache is in use.
+fn lock_file() -> PathBuf {
+    PathBuf::from("/run/flowctl-local.lock")
 }
 
 pub(super) async fn start(options: &Options) -> Result<Cluster> {
@@ -127,7 +127,7 @@ async fn start_components(
 
 /// Waits for the machine's only place for a node cluster, and clears what a killed one left there.
 async fn take_turn(directory: &Path) -> Result<Supervisor> {
-    let lock = lock_file()?;
+    let lock = lock_file();
     let begun = Instant::now();
     let mut announced = false;
     loop {
@@ -222,7 +222,7 @@ pub(super) fn down() -> Result<bool> {
         supervisor.terminate();
         supervisor.is_gone_within(Duration::from_secs(180));
     }
-    supervisor::resume(directory, Some(&lock_file()?))?;
+    supervisor::resume(directory, Some(&lock_file()))?;
     if flowctl_supervisor::journal::living_supervisor(&journal).is_some() {
         // Somebody who waited for the place has it now: that is another cluster.
         return Ok(true);
