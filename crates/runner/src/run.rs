@@ -112,7 +112,8 @@ async fn open_checkpoint(
         return Ok((None, None));
     };
     let key = blueprint.key.clone();
-    let open = move || Checkpoint::open(&dir, &key, LOCK_PATIENCE);
+    let source = blueprint.source.settings.clone();
+    let open = move || Checkpoint::open(&dir, &key, &source, LOCK_PATIENCE);
     let (checkpoint, last) = tokio::task::spawn_blocking(open).await??;
     if let Some(last) = last {
         info!(last_ledger = last, "resuming after the checkpoint");
@@ -232,7 +233,8 @@ impl Run<'_> {
         let Some(last) = self.pipeline.tracker.committed() else {
             return Ok(());
         };
-        self.keeper.keep(last).await?;
+        let first = self.pipeline.tracker.progress().range.map(|(first, _)| first);
+        self.keeper.keep(last, first).await?;
         self.pipeline.metrics.checkpoint_ledger.set(i64::from(last));
         Ok(())
     }
@@ -273,12 +275,12 @@ fn is_consequence(error: &RunError) -> bool {
 // === impl Keeper ===
 
 impl Keeper {
-    async fn keep(&mut self, last: u32) -> Result<(), RunError> {
+    async fn keep(&mut self, last: u32, first: Option<u32>) -> Result<(), RunError> {
         if self.saved >= Some(last) {
             return Ok(());
         }
         if let Some(checkpoint) = self.checkpoint.clone() {
-            tokio::task::spawn_blocking(move || checkpoint.save(last)).await??;
+            tokio::task::spawn_blocking(move || checkpoint.save(last, first)).await??;
         }
         self.saved = Some(last);
         Ok(())
