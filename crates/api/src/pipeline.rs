@@ -104,7 +104,8 @@ pub struct Step {
     /// The ExternalProcessor that does the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processor_ref: Option<ProcessorRef>,
-    /// Configuration of the step: any keys, kept as they are; `${NAME}` is taken from the environment when it runs.
+    /// Configuration of the step: any keys, kept as they are, except that `endpoint`, where there is one, is text of at most
+    /// 2048 characters; `${NAME}` is taken from the environment when it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::step_config")]
     pub config: Option<Object>,

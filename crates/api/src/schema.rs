@@ -2,20 +2,24 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+/// Longest `endpoint` of a built-in step, in characters: some are URLs with a query.
+const MAX_ENDPOINT: u32 = 2048;
+
 /// An object with any keys, kept as they are.
 pub(crate) fn open_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// A step's `config`: any keys. `endpoint` is declared so that CEL can see it.
+/// A step's `config`: any keys. `endpoint` is declared so that CEL can see it, and CEL sees typed properties only: the
+/// price is that a built-in step cannot have a list or an object there.
 pub(crate) fn step_config(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
         "properties": {"endpoint": {
             "type": "string",
-            "maxLength": 512,
-            "description": "Address of a service that is wired by hand; with processorRef the operator writes it.",
+            "maxLength": MAX_ENDPOINT,
+            "description": "Address that a built-in step dials, as text; with processorRef the operator writes it.",
         }},
     })
 }

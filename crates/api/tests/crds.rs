@@ -131,6 +131,18 @@ fn everything_that_users_write_is_bounded() {
     });
 }
 
+// The rule about `endpoint` beside processorRef needs a typed property, which must not refuse what built-in steps dial.
+#[test]
+fn a_built_in_step_may_have_a_long_endpoint() {
+    let mut bounds = Vec::new();
+    each(|path, schema| {
+        if path.ends_with(".config.endpoint") {
+            bounds.push((schema["type"].clone(), schema["maxLength"].clone()));
+        }
+    });
+    assert_eq!(bounds, vec![(Value::from("string"), Value::from(2048)); 3]);
+}
+
 // Server-side apply refuses a list whose keys can be missing.
 #[test]
 fn keys_of_list_maps_are_required() {
