@@ -22,19 +22,20 @@ use crate::{
     world::{World, definitions},
 };
 
-/// What `/readyz` answers.
-async fn readyz(address: SocketAddr) -> Result<String, std::io::Error> {
+/// What the operator answers on its address for probes and metrics.
+pub(crate) async fn ask(address: SocketAddr, path: &str) -> Result<String, std::io::Error> {
     let mut connection = TcpStream::connect(address).await?;
-    connection.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
     Ok(answer)
 }
 
-async fn readiness(address: SocketAddr, expected: &str) -> TestResult {
+pub(crate) async fn readiness(address: SocketAddr, expected: &str) -> TestResult {
     let what = format!("/readyz says {expected:?}");
     wait::until_explained(&what, LIMIT, async || {
-        let answer = readyz(address).await.unwrap_or_else(|error| error.to_string());
+        let answer = ask(address, "/readyz").await.unwrap_or_else(|error| error.to_string());
         Ok(if answer.contains(expected) { Ok(()) } else { Err(answer) })
     })
     .await
@@ -54,7 +55,7 @@ async fn allow(place: &Place) -> TestResult {
     place.apply(binding).await.map(drop)
 }
 
-async fn free_address() -> Result<SocketAddr, Error> {
+pub(crate) async fn free_address() -> Result<SocketAddr, Error> {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .map_err(Error::io("find a free port"))?;

@@ -3,6 +3,7 @@
 mod converge;
 mod everywhere;
 mod leaders;
+mod namespaces;
 mod objects;
 mod ownership;
 mod process;

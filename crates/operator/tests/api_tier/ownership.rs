@@ -42,6 +42,39 @@ fn a_foreign_service_is_left_alone_and_its_owner_named() {
     });
 }
 
+// Stopping a workload must work on the day on which something beside it cannot be written.
+#[test]
+fn the_number_of_copies_is_obeyed_although_a_service_cannot_be_written() {
+    in_namespace("beside", async |place| {
+        let foreign = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "ttp-processor"},
+            "spec": {"ports": [{"port": 80}], "selector": {"app": "theirs"}},
+        });
+        place.apply(foreign).await?;
+        let operator = place.operator().await?;
+        place.apply(processor("ttp", "Processor")).await?;
+        let copies = async |wanted: i32| {
+            wait::until("the Deployment wants this many copies", LIMIT, async || {
+                let read = place.api::<Deployment>().get_opt("ttp-processor").await;
+                let replicas = read
+                    .map_err(Error::kube("read"))?
+                    .and_then(|found| found.spec?.replicas);
+                Ok((replicas == Some(wanted)).then_some(()))
+            })
+            .await
+        };
+        copies(1).await?;
+        place
+            .merge::<ExternalProcessor>("ttp", json!({"spec": {"workload": {"replicas": 0}}}))
+            .await?;
+        copies(0).await?;
+        place
+            .condition::<ExternalProcessor>("ttp", "Available", "False", "NameConflict")
+            .await?;
+        operator.stop().await
+    });
+}
+
 // Whoever deletes a Pipeline expects nothing to be left, whether the operator runs or not.
 #[test]
 fn deleting_leaves_nothing_with_and_without_an_operator() {
