@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -21,6 +22,8 @@ use crate::tls::{Material, TlsError, TlsFiles};
 
 /// Names are resolved at least this often; the system's resolver does not tell a TTL.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+/// Longest wait for the system's resolver, which may try several servers for much longer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shortest time between two rounds, however often they are asked for.
 const SHORTEST_ROUND: Duration = Duration::from_millis(200);
 
@@ -136,7 +139,11 @@ impl Pool {
     }
 
     async fn resolve(&self, loaded: &mut Option<Material>) {
-        let found = tokio::net::lookup_host((self.endpoint.host(), self.endpoint.port())).await;
+        let lookup = tokio::net::lookup_host((self.endpoint.host(), self.endpoint.port()));
+        // Health checks wait for it.
+        let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup)
+            .await
+            .unwrap_or_else(|late| Err(late.into()));
         let found: BTreeSet<SocketAddr> = match found {
             Ok(addresses) => addresses.collect(),
             Err(error) => {
@@ -183,6 +190,8 @@ impl Pool {
         }
     }
 
+    /// Checks whoever is due. Each result is told at once: one silent address must not keep messages
+    /// from the others.
     async fn check_due<D: Dialect>(&self, interval: Duration) {
         let now = Instant::now();
         let due: Vec<_> = self
@@ -192,10 +201,13 @@ impl Pool {
             .cloned()
             .collect();
         let others_serve = self.serving() > 0;
-        let checks = due
+        let mut checks: FuturesUnordered<_> = due
             .iter()
-            .map(|peer| peer.check::<D>(&self.step, interval, others_serve));
-        join_all(checks).await;
+            .map(|peer| peer.check::<D>(&self.step, interval, others_serve))
+            .collect();
+        while checks.next().await.is_some() {
+            self.publish();
+        }
     }
 
     fn until_next_check(&self, interval: Duration) -> Duration {
@@ -312,6 +324,29 @@ mod tests {
         assert!(sixth.as_mut().now_or_never().is_none(), "the fifth came first");
         let fifth = fifth.now_or_never().expect("room");
         assert_ne!(fifth.address(), bad.address());
+    }
+
+    #[tokio::test]
+    async fn a_silent_address_keeps_nobody_from_the_others() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let good = listener.local_addr().expect("address");
+        // Connections are taken by the system, and never answered.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+        let silent = (silent.local_addr().expect("address"), silent);
+        let (_, health) = tonic_health::server::health_reporter();
+        let server = tonic::transport::Server::builder()
+            .add_service(health)
+            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+        let _server = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(server));
+        let pool = pool(&[]);
+        pool.adopt(&[good, silent.0].into(), None, false);
+        let mut gate = pool.gate();
+        tokio::select! {
+            biased;
+            opened = gate.wait_for(|gate| *gate == Gate::Open) => drop(opened.expect("opens")),
+            () = pool.check_due::<crate::dialect::Processor>(RESOLVE_EVERY) => panic!("waited for the silent one"),
+        }
+        assert_eq!(pool.pick().expect("one").address(), good);
     }
 
     #[tokio::test]

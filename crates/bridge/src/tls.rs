@@ -10,7 +10,8 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 /// Files and names for TLS towards one endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Authorities that are trusted, PEM. The system's own when left out.
+    /// Authorities that are trusted, PEM. When left out: the system's own, or where the system has
+    /// none (a small image), those that Mozilla trusts, as of when this was built.
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain, PEM; together with `key_file`.
     pub cert_file: Option<PathBuf>,
@@ -55,9 +56,21 @@ pub enum TlsError {
 /// The content of the files at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Material {
-    ca: Option<Vec<u8>>,
+    trust: Trust,
     identity: Option<(Vec<u8>, Vec<u8>)>,
     server_name: Option<String>,
+}
+
+/// Whose signatures are believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Trust {
+    /// The system's authorities.
+    #[default]
+    System,
+    /// Those that came with the program.
+    BuiltIn,
+    /// These, PEM.
+    Only(Vec<u8>),
 }
 
 // === impl TlsFiles ===
@@ -71,7 +84,11 @@ impl TlsFiles {
             (Some(_), None) | (None, Some(_)) => return Err(TlsError::HalfIdentity),
         };
         Ok(Material {
-            ca: self.ca_file.as_deref().map(certificates).transpose()?,
+            trust: match &self.ca_file {
+                Some(path) => Trust::Only(certificates(path)?),
+                None if rustls_native_certs::load_native_certs().certs.is_empty() => Trust::BuiltIn,
+                None => Trust::System,
+            },
             identity,
             server_name: self.server_name.clone(),
         })
@@ -116,9 +133,11 @@ impl Material {
     pub(crate) fn client_config(&self, host: &str) -> ClientTlsConfig {
         let name = self.server_name.as_deref().unwrap_or(host);
         let mut config = ClientTlsConfig::new().domain_name(name);
-        config = match &self.ca {
-            Some(pem) => config.ca_certificate(Certificate::from_pem(pem)),
-            None => config.with_native_roots(),
+        config = match &self.trust {
+            Trust::Only(pem) => config.ca_certificate(Certificate::from_pem(pem)),
+            // An empty system store is an error of the transport.
+            Trust::System => config.with_native_roots(),
+            Trust::BuiltIn => config.with_webpki_roots(),
         };
         if let Some((cert, key)) = &self.identity {
             config = config.identity(Identity::from_pem(cert, key));

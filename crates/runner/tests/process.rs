@@ -164,16 +164,10 @@ async fn skipped_ledgers_are_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_processor_that_is_not_there_yet_is_waited_for() {
     let place = Place::with(1..=5);
-    let address = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap()
-    };
+    let [address, admin] = Place::free_addresses();
+    let admin = admin.to_string();
     let step = format!("      - {{type: ExternalProcessor, config: {{endpoint: \"{address}\", max_retries: 0}}}}");
     let file = place.pipeline("end_ledger: 5", &step, &place.to_file());
-    let admin = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().to_string()
-    };
     let mut runner = Runner::start_with(
         &place,
         &["run", file.to_str().unwrap()],
@@ -308,6 +302,26 @@ async fn a_finished_range_is_not_run_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_that_was_moved_back_is_refused_and_not_taken_for_done() {
+    let place = Place::with(50..=110);
+    let run = async |range: &str| {
+        let file = place.pipeline(range, "", &place.to_file());
+        Runner::run_with_checkpoint(&place, &file).end().await
+    };
+    run("start_ledger: 100, end_ledger: 110").await.has_code(0);
+    run("start_ledger: 50, end_ledger: 80").await.has_code(1);
+    let message = place.termination_message();
+    for part in ["checkpoint-test.p.json", "start_ledger 100", "50", "remove the file"] {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+    run("start_ledger: 102, end_ledger: 105").await.has_code(0);
+    assert_eq!(place.output(), (100..=110).collect::<Vec<_>>(), "none twice");
+    fs::remove_file(place.path("state/checkpoint-test.p.json")).unwrap();
+    run("start_ledger: 50, end_ledger: 52").await.has_code(0);
+    assert!(place.output().ends_with(&[50, 51, 52]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_file_is_told_whole_and_nothing_is_run() {
     let place = Place::with(1..=5);
     let endpoint = "endpoint: \"${TTP_HOST}:1\", timeout: \"${TTP_TIMEOUT}\"";
@@ -366,10 +380,7 @@ async fn metrics_carry_the_prefix_that_scrapes_keep() {
         &peer.step("ExternalProcessor", "use_streaming: true"),
         &place.to_file(),
     );
-    let admin = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().to_string()
-    };
+    let [admin] = Place::free_addresses().map(|address| address.to_string());
     let state = place.path("state");
     let env = [
         ("FLOWCTL_ADMIN_ADDRESS", admin.as_str()),
@@ -427,6 +438,33 @@ async fn a_second_runner_waits_for_the_first_to_let_go_of_the_checkpoint() {
     until("the second takes over", || place.output() == [1, 2, 3, 4, 5]).await;
     second.signal(Signal::SIGTERM);
     second.end().await.has_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_without_a_ca_file_works_where_the_system_trusts_nobody() {
+    use tokio::io::AsyncReadExt as _;
+    const TLS_HANDSHAKE: u8 = 22;
+    let place = Place::with(1..=3);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let step = format!("      - {{type: ExternalProcessor, config: {{endpoint: \"https://{address}\"}}}}");
+    let file = place.pipeline("end_ledger: 3", &step, &place.to_file());
+    // As in an image that holds the runner only.
+    let (no_file, no_folder) = (place.path("no.pem"), place.path("no-certificates"));
+    fs::write(&no_file, "").unwrap();
+    fs::create_dir(&no_folder).unwrap();
+    let env = [
+        ("SSL_CERT_FILE", no_file.to_str().unwrap()),
+        ("SSL_CERT_DIR", no_folder.to_str().unwrap()),
+    ];
+    let runner = Runner::start_with(&place, &["run", file.to_str().unwrap()], &env);
+    let (mut stream, _) = tokio::time::timeout(rig::DEADLINE, listener.accept())
+        .await
+        .expect("the runner calls")
+        .unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), TLS_HANDSHAKE);
+    runner.signal(Signal::SIGTERM);
+    runner.end().await.has_code(143);
 }
 
 #[test]

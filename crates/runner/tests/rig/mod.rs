@@ -11,10 +11,11 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,17 @@ impl Place {
         let hidden = self.ledgers.join(format!(".{name}"));
         fs::write(&hidden, zstd::encode_all(xdr.as_slice(), 0).unwrap()).unwrap();
         fs::rename(hidden, self.ledgers.join(name)).unwrap();
+    }
+
+    /// Addresses on loopback that are this test's own: a port that is free now could be anybody's
+    /// by the time it is used, on an address that all share.
+    pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let process = u8::try_from(std::process::id() % 250).unwrap();
+        let own = Ipv4Addr::new(127, 77, process + 1, NEXT.fetch_add(1, Ordering::Relaxed) + 1);
+        // All are held while they are chosen, or two could be the same.
+        let held: [_; N] = std::array::from_fn(|_| std::net::TcpListener::bind((own, 0)).unwrap());
+        held.map(|listener| listener.local_addr().unwrap())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
