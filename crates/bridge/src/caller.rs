@@ -138,8 +138,10 @@ impl Caller {
         })
     }
 
-    /// Accepts a message as soon as the step's window has room. Messages are sent in the order in
-    /// which they were accepted.
+    /// Accepts a message as soon as the step's window has room. On a stream, and towards a consumer,
+    /// messages reach the peer in the order in which they were accepted. Calls to a processor run
+    /// side by side and may reach it in another order; only whoever takes the outcomes in the order
+    /// of acceptance has an order then.
     pub async fn submit(&self, request: Request) -> Submitted {
         let room = self.window.enter(request.payload.len()).await;
         let trace_id = request.trace_id.clone();

@@ -188,8 +188,16 @@ pub const TYPES: &[StepType] = &[
 /// The keys of both external steps.
 pub const BRIDGE: &[Key] = &[
     required("endpoint", Expects::Text, "host:port or https://host:port"),
-    optional("timeout", Expects::Duration, "of one attempt; default 30s"),
-    optional("total_timeout", Expects::Duration, "of all attempts; default none"),
+    optional(
+        "timeout",
+        Expects::Duration,
+        "of one attempt; starts anew, for a call at most four times, when the service answers another message; default 30s",
+    ),
+    optional(
+        "total_timeout",
+        Expects::Duration,
+        "of all attempts, from the first; default none",
+    ),
     optional(
         "max_retries",
         Expects::Count(0, 1_000_000),
@@ -199,12 +207,15 @@ pub const BRIDGE: &[Key] = &[
     optional(
         "use_streaming",
         Expects::Flag,
-        "one stream with many messages in flight instead of a call for each; default false",
+        "one stream with many messages in flight, which the service gets in order, instead of a call for each, \
+         of which a processor gets up to four at once for each of its addresses, in any order; default false",
     ),
     optional(
         "window",
         Expects::Map(WINDOW),
-        "what may be in flight; the smaller bound wins",
+        "what may be in flight at this step, from when it is accepted until its answer was passed on in order; the \
+         smaller bound wins; bytes are those of the messages sent, so answers that wait for an earlier one come on \
+         top: up to messages times the largest answer",
     ),
     optional(
         "batch",
@@ -214,7 +225,8 @@ pub const BRIDGE: &[Key] = &[
     optional(
         "ordering",
         Expects::OneOf(&["strict", "per_key", "none"]),
-        "the order of answers; default strict",
+        "the order in which answers are passed on; default strict; messages reach a processor in order only with \
+         use_streaming: true",
     ),
     optional("health_check_interval", Expects::Duration, "default 10s"),
     optional(
