@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::body::{Owner, OwnerKind};
 use crate::build::{self, Deployment, Job, Replacement};
 use crate::complete::{Asked, Complete};
-use crate::revision::{self, Chosen};
+use crate::revision::{self, Chosen, Content};
 use crate::validate::{self, Problems, ValidPipeline};
 use crate::{
-    ChildKind, ChildRef, Children, PipelineObserved, Plan, RevisionPlan, Wiring, complete, held, inputs, names, render,
+    Child, ChildKind, ChildRef, Children, PipelineObserved, Plan, RevisionPlan, Wiring, complete, held, inputs, names,
+    render,
 };
 
 /// What must exist, and what must not, for a Pipeline. When it is refused, or when a reference does not resolve, what runs
@@ -84,6 +85,8 @@ fn wanted(observed: &PipelineObserved, valid: &ValidPipeline, chosen: Chosen, pl
     let published = object.status.as_ref().and_then(|status| status.revision.as_ref());
     let previous = revision::previous(&chosen.hash, published, children);
     plan.revision = Some(revision::told(&chosen, previous.clone()));
+    let stops = stop(object, owner, children, plan);
+    pause(object, owner, children, plan);
     plan.present.extend(chosen.children.iter().cloned());
     match valid.flavor {
         Flavor::Runner => plan.present.push(build::pipeline_service(owner)),
@@ -94,18 +97,51 @@ fn wanted(observed: &PipelineObserved, valid: &ValidPipeline, chosen: Chosen, pl
         )),
     }
     match valid.mode {
-        Mode::Streaming => streaming(object, owner, &chosen, children, plan),
+        Mode::Streaming => streaming(object, owner, &chosen, children, stops, plan),
         Mode::Batch => batch(object, owner, &chosen, children, plan),
     }
     let keep: Vec<_> = std::iter::once(chosen.hash.as_str())
         .chain(previous.as_deref())
         .collect();
     plan.absent.extend(revision::prunable(children, &keep));
+    // What is stopped first goes in the next pass.
+    plan.absent
+        .retain(|id| !plan.present.iter().any(|child| child.id == *id));
     plan.absent.sort();
     plan.absent.dedup();
 }
 
-fn streaming(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Children, plan: &mut Plan) {
+/// Stops what runs before anything else is written, when it is suspended; the rest of the Deployment follows in the next
+/// pass. Whether there was something to stop.
+fn stop(object: &Pipeline, owner: &Owner, children: &Children, plan: &mut Plan) -> bool {
+    let running = held::to_stop(owner, &names::pipeline(&owner.name), children).filter(|_| suspended(object));
+    let stops = running.map(|content| build::deployment(owner, deployment(object, owner, 0, &content.template)));
+    let found = stops.is_some();
+    plan.present.extend(stops);
+    found
+}
+
+/// As [`stop`], for Jobs: one that must go is suspended in this pass and goes in the next.
+fn pause(object: &Pipeline, owner: &Owner, children: &Children, plan: &mut Plan) {
+    if suspended(object) {
+        let running = held::to_suspend(owner, children).into_iter();
+        plan.present
+            .extend(running.map(|(hash, content)| job(object, owner, hash, &content)));
+    }
+}
+
+fn job(object: &Pipeline, owner: &Owner, hash: &str, content: &Content) -> Child {
+    let job = Job {
+        hash,
+        batch: object.spec.batch.as_ref(),
+        suspend: suspended(object),
+        template: &content.template,
+        frozen: content.job.as_ref(),
+    };
+    build::job(owner, job)
+}
+
+fn streaming(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Children, stops: bool, plan: &mut Plan) {
     let jobs = children.jobs.iter().filter_map(|job| job.metadata.name.clone());
     plan.absent.extend(jobs.map(|name| ChildRef {
         kind: ChildKind::Job,
@@ -115,7 +151,7 @@ fn streaming(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Child
     // Pods of a ReplicaSet that has lost its Deployment are the new Deployment's to adopt; those that end are not.
     let run_goes_on = children.jobs.iter().any(|job| !revision::finished(job))
         || live_pods(children).any(|pod| is_of_job(pod) || pod.metadata.deletion_timestamp.is_some());
-    if exists || !run_goes_on {
+    if !stops && (exists || !run_goes_on) {
         let replicas = if suspended(object) { 0 } else { 1 };
         let deployment = deployment(object, owner, replicas, &chosen.content.template);
         plan.present.push(build::deployment(owner, deployment));
@@ -140,17 +176,14 @@ fn batch(object: &Pipeline, owner: &Owner, chosen: &Chosen, children: &Children,
         .filter(|job| job.metadata.name.as_ref() == Some(&name));
     let exists = same.any(|job| job.metadata.deletion_timestamp.is_none());
     let occupied = deployment.is_some() || !others.is_empty() || live_pods(children).next().is_some();
+    let pauses = plan
+        .present
+        .iter()
+        .any(|child| child.id.kind == ChildKind::Job && child.id.name == name);
     plan.absent.extend(deployment);
     plan.absent.extend(others);
-    if exists || !occupied {
-        let job = Job {
-            hash: &chosen.hash,
-            batch: object.spec.batch.as_ref(),
-            suspend: suspended(object),
-            template: &chosen.content.template,
-            frozen: chosen.content.job.as_ref(),
-        };
-        plan.present.push(build::job(owner, job));
+    if !pauses && (exists || !occupied) {
+        plan.present.push(job(object, owner, &chosen.hash, &chosen.content));
     }
 }
 
@@ -164,19 +197,10 @@ fn refused(observed: &PipelineObserved, plan: &mut Plan) {
         let deployment = deployment(object, &owner, 0, &content.template);
         plan.present.push(build::deployment(&owner, deployment));
     }
-    for job in children.jobs.iter().filter(|job| !revision::finished(job)) {
-        let hash = revision::label(&job.metadata);
+    for live in children.jobs.iter().filter(|live| !revision::finished(live)) {
+        let hash = revision::label(&live.metadata);
         if let Some((hash, content)) = hash.and_then(|hash| Some((hash, revision::content(&owner, hash, children)?))) {
-            plan.present.push(build::job(
-                &owner,
-                Job {
-                    hash,
-                    batch: object.spec.batch.as_ref(),
-                    suspend: true,
-                    template: &content.template,
-                    frozen: content.job.as_ref(),
-                },
-            ));
+            plan.present.push(job(object, &owner, hash, &content));
         }
     }
 }

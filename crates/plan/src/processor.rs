@@ -6,13 +6,13 @@ use crate::body::{Owner, OwnerKind};
 use crate::build::{self, Deployment, Replacement};
 use crate::revision::{self, Chosen};
 use crate::validate::{self, Problems, ValidProcessor, ValidWorkload};
-use crate::{ChildKind, Plan, ProcessorObserved, Wiring, endpoint, held, inputs, names, render};
+use crate::{ChildKind, Children, Plan, ProcessorObserved, Wiring, endpoint, held, inputs, names, render};
 
 /// Seconds for which a pod must be ready to count: components report ready just before they open their gRPC port.
 const MIN_READY_SECONDS: i32 = 5;
 
 /// What must exist, and what must not, for an ExternalProcessor. When it is refused, its Services stay and the rest is
-/// held; `suspend` is obeyed all the same.
+/// held; `suspend` is obeyed all the same, and `replicas` when only references are at fault: autoscalers write them.
 pub fn plan(observed: &ProcessorObserved) -> Plan {
     let object = observed.object.as_ref();
     let mut problems = Problems::default();
@@ -30,9 +30,9 @@ pub fn plan(observed: &ProcessorObserved) -> Plan {
             workload: Some(workload),
         }) => match choose(observed, &owner, &workload, &mut problems) {
             Some(chosen) => here(observed, &owner, chosen, &mut plan),
-            None => refused(observed, &mut plan),
+            None => refused(observed, &problems, &mut plan),
         },
-        None => refused(observed, &mut plan),
+        None => refused(observed, &problems, &mut plan),
     }
     plan.problems = problems.into_vec();
     plan
@@ -57,37 +57,61 @@ fn here(observed: &ProcessorObserved, owner: &Owner, chosen: Chosen, plan: &mut 
     let published = object.status.as_ref().and_then(|status| status.revision.as_ref());
     let previous = revision::previous(&chosen.hash, published, &observed.children);
     plan.revision = Some(revision::told(&chosen, previous.clone()));
+    let stops = stop(object, owner, &observed.children, plan);
     plan.present.extend(chosen.children);
     services(object, owner, plan);
-    if replicas(object) > 1 {
-        plan.present.push(build::budget(owner));
-    } else {
-        plan.absent.extend(held::existing(
-            &observed.children,
-            ChildKind::PodDisruptionBudget,
-            names::processor(&owner.name),
+    budget(object, owner, &observed.children, plan);
+    if !stops {
+        plan.present.push(build::deployment(
+            owner,
+            deployment(owner, replicas(object), &chosen.content.template),
         ));
     }
-    plan.present.push(build::deployment(
-        owner,
-        deployment(owner, replicas(object), &chosen.content.template),
-    ));
     let keep: Vec<_> = std::iter::once(chosen.hash.as_str())
         .chain(previous.as_deref())
         .collect();
     plan.absent.extend(revision::prunable(&observed.children, &keep));
 }
 
-fn refused(observed: &ProcessorObserved, plan: &mut Plan) {
-    let object = observed.object.as_ref();
+fn refused(observed: &ProcessorObserved, problems: &Problems, plan: &mut Plan) {
+    let (object, children) = (observed.object.as_ref(), &observed.children);
     let owner = validate::owner(OwnerKind::ExternalProcessor, &object.metadata, &mut Problems::default());
+    let valid = problems.only_references();
+    let wanted = match object.spec.suspend {
+        Some(true) => Some(0),
+        None | Some(false) => valid.then(|| replicas(object)),
+    };
+    let stops = wanted == Some(0) && stop(object, &owner, children, plan);
     services(object, &owner, plan);
-    if object.spec.suspend == Some(true) {
+    if valid {
+        budget(object, &owner, children, plan);
+    }
+    if let Some(wanted) = wanted.filter(|_| !stops)
+        && let Some(content) = held::running(&owner, &names::processor(&owner.name), children)
+    {
+        plan.present
+            .push(build::deployment(&owner, deployment(&owner, wanted, &content.template)));
+    }
+}
+
+/// Stops what runs before anything else is written, when nothing is to run; the rest of the Deployment follows in the next
+/// pass. Whether there was something to stop.
+fn stop(object: &ExternalProcessor, owner: &Owner, children: &Children, plan: &mut Plan) -> bool {
+    let running = held::to_stop(owner, &names::processor(&owner.name), children).filter(|_| replicas(object) == 0);
+    let stops = running.map(|content| build::deployment(owner, deployment(owner, 0, &content.template)));
+    let found = stops.is_some();
+    plan.present.extend(stops);
+    found
+}
+
+/// A budget for more than one pod; on a single one it would block every drain of its node.
+fn budget(object: &ExternalProcessor, owner: &Owner, children: &Children, plan: &mut Plan) {
+    if replicas(object) > 1 {
+        plan.present.push(build::budget(owner));
+    } else {
         let name = names::processor(&owner.name);
-        if let Some(content) = held::running(&owner, &name, &observed.children) {
-            plan.present
-                .push(build::deployment(&owner, deployment(&owner, 0, &content.template)));
-        }
+        plan.absent
+            .extend(held::existing(children, ChildKind::PodDisruptionBudget, name));
     }
 }
 

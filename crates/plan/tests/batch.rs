@@ -310,3 +310,49 @@ fn an_older_run_does_not_speak_for_one_that_waits() {
     world.publish(&third);
     assert_eq!(world.children.jobs.len(), 2);
 }
+
+/// A backfill that a user stops would go on for as long as its changed revision cannot be written.
+#[test]
+fn a_run_is_paused_before_all_else() {
+    let mut world = World::usual();
+    let first = world.pass(&run(9));
+    let mut same = run(9);
+    same.spec.suspend = Some(true);
+    let plan = world.plan(&same);
+    assert_eq!(plan.present[0].id.kind, ChildKind::Job);
+    assert_eq!(only(&plan, ChildKind::Job)["spec"]["suspend"], true);
+    let mut changed = run(10);
+    changed.spec.suspend = Some(true);
+    let plan = world.pass(&changed);
+    assert_eq!(plan.present[0].id.name, format!("run-{}", hash(&first)));
+    assert_eq!(only(&plan, ChildKind::Job)["spec"]["suspend"], true);
+    assert_eq!(absent(&plan), Vec::<String>::new());
+    let next = world.pass(&changed);
+    assert_eq!(absent(&next), [format!("Job run-{}", hash(&first))]);
+    assert_eq!(
+        only(&world.pass(&changed), ChildKind::Job)["metadata"]["name"],
+        format!("run-{}", hash(&next))
+    );
+}
+
+/// As above, when the run that must stop is of the other mode.
+#[test]
+fn what_a_changed_mode_leaves_behind_is_stopped_first() {
+    let mut world = World::usual();
+    world.pass(&streaming());
+    let mut batch = run(9);
+    batch.spec.suspend = Some(true);
+    let plan = world.pass(&batch);
+    assert_eq!(plan.present[0].id.kind, ChildKind::Deployment);
+    assert_eq!(absent(&plan), Vec::<String>::new());
+    assert_eq!(absent(&world.pass(&batch)), ["Deployment run-pipeline"]);
+
+    let mut world = World::usual();
+    world.pass(&run(9));
+    let mut back = streaming();
+    back.spec.suspend = Some(true);
+    let plan = world.pass(&back);
+    assert_eq!(only(&plan, ChildKind::Job)["spec"]["suspend"], true);
+    assert_eq!(world.pass(&back).absent.len(), 1);
+    assert!(has(&world.pass(&back), ChildKind::Deployment));
+}

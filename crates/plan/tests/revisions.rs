@@ -379,3 +379,85 @@ fn what_is_stored_is_not_judged_again() {
     assert_eq!(problems(&world.pass(&own_image)), Vec::<String>::new());
     assert_eq!(template(&world, &own_image)["spec"]["containers"][0]["image"], "mine:1");
 }
+
+/// What a user stops would go on for as long as something unrelated cannot be written.
+#[test]
+fn what_must_stop_is_written_before_all_else() {
+    let mut world = World::usual();
+    let running = world.pass(&payments());
+    let mut object = payments();
+    object.spec.suspend = Some(true);
+    object.spec.restarted_at = Some("now".to_owned());
+    let plan = world.pass(&object);
+    assert_eq!(plan.present[0].id.kind, ChildKind::Deployment);
+    let first = only(&plan, ChildKind::Deployment);
+    assert_eq!(first["spec"]["replicas"], 0);
+    // With what it runs: nothing else is needed for that.
+    assert_eq!(
+        first["spec"]["template"],
+        only(&running, ChildKind::Deployment)["spec"]["template"]
+    );
+    let next = world.pass(&object);
+    assert_eq!(next.present.last().unwrap().id.kind, ChildKind::Deployment);
+    let last = only(&next, ChildKind::Deployment);
+    assert_eq!(last["spec"]["replicas"], 0);
+    assert_ne!(last["spec"]["template"], first["spec"]["template"]);
+    assert_eq!(world.pass(&object).present, next.present);
+
+    for refused in [false, true] {
+        let mut world = World::usual();
+        world.pass_processor(&ttp());
+        let mut stopped = ttp();
+        stopped.spec.suspend = Some(true);
+        if refused {
+            stopped.spec.tls = Some(Default::default());
+        }
+        let plan = world.pass_processor(&stopped);
+        assert_eq!(plan.present[0].id.kind, ChildKind::Deployment, "{refused}");
+        assert_eq!(only(&plan, ChildKind::Deployment)["spec"]["replicas"], 0);
+        let next = world.pass_processor(&stopped);
+        assert_eq!(only(&next, ChildKind::Deployment)["spec"]["replicas"], 0);
+    }
+    let mut world = World::usual();
+    world.pass_processor(&ttp());
+    let mut none = ttp();
+    none.spec.workload.as_mut().unwrap().replicas = 0;
+    assert_eq!(world.plan_processor(&none).present[0].id.kind, ChildKind::Deployment);
+}
+
+/// An autoscaler would be ignored because an upstream's reference is not there yet.
+#[test]
+fn replicas_are_obeyed_although_a_connection_does_not_resolve() {
+    let with = |replicas: i32, connection: &str| {
+        xproc(
+            "router",
+            &format!(
+                "role: Processor\nworkload: {{image: 'r:1', replicas: {replicas}}}\nport: 1\nconnections: [{{env: UP, processorRef: {{name: {connection}}}}}]"
+            ),
+        )
+    };
+    let mut world = World::usual();
+    let before = world.pass_processor(&with(1, "ttp-processor"));
+    assert_eq!(problems(&before), Vec::<String>::new());
+    let plan = world.pass_processor(&with(4, "gone"));
+    assert_eq!(plan.problems.len(), 1);
+    let deployment = only(&plan, ChildKind::Deployment);
+    assert_eq!(deployment["spec"]["replicas"], 4);
+    assert_eq!(
+        deployment["spec"]["template"],
+        only(&before, ChildKind::Deployment)["spec"]["template"]
+    );
+    assert!(has(&plan, ChildKind::PodDisruptionBudget));
+    let down = world.pass_processor(&with(1, "gone"));
+    assert_eq!(down.absent.len(), 1);
+    assert_eq!(only(&down, ChildKind::Deployment)["spec"]["replicas"], 1);
+    // A spec that is wrong itself is no order.
+    let mut wrong = with(5, "gone");
+    wrong.spec.tls = Some(Default::default());
+    assert!(!has(&world.plan_processor(&wrong), ChildKind::Deployment));
+    // Nothing starts that never ran.
+    assert!(!has(
+        &World::usual().plan_processor(&with(2, "gone")),
+        ChildKind::Deployment
+    ));
+}

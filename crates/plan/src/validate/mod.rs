@@ -55,6 +55,13 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// Whether the object's own spec is fine, and only what it refers to is not.
+    pub(crate) fn only_references(&self) -> bool {
+        self.0
+            .iter()
+            .all(|problem| problem.condition == ConditionType::ResolvedRefs)
+    }
+
     pub(crate) fn into_vec(self) -> Vec<Problem> {
         self.0
     }
