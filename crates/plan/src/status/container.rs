@@ -9,6 +9,7 @@ use super::{
     pods::Place,
     text::{count, last_words, quote},
     verdict::Verdict,
+    volumes,
 };
 
 /// Name of the container that we render.
@@ -56,10 +57,15 @@ pub(super) fn trouble(pod: &Pod, status: &ContainerStatus, place: &Place<'_>) ->
 }
 
 /// Why the container waits, for a pod that is merely not ready yet.
-pub(super) fn progress(status: &ContainerStatus) -> Option<String> {
+pub(super) fn progress(pod: &Pod, status: &ContainerStatus) -> Option<String> {
     let state = status.state.as_ref()?;
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.as_deref().unwrap_or("Waiting");
+        // With init containers the kubelet calls it PodInitializing until the first one is created.
+        let before_start = matches!(reason, "ContainerCreating" | "PodInitializing");
+        if let Some(volumes) = volumes::awaited(pod).filter(|_| before_start) {
+            return Some(format!("container {}: {reason}, {volumes}", status.name));
+        }
         return Some(match waiting.message.as_deref().filter(|message| !message.is_empty()) {
             Some(message) => format!("container {}: {reason}: {}", status.name, quote(message)),
             None => format!("container {}: {reason}", status.name),

@@ -18,6 +18,7 @@ mod problems;
 mod summary;
 mod text;
 mod verdict;
+mod volumes;
 mod workload;
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub(super) fn progress<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> Option<St
     waiting.sort_by_key(|pod| name(pod));
     let pod = waiting.first()?;
     let detail = statuses(pod)
-        .find_map(container::progress)
+        .find_map(|status| container::progress(pod, status))
         .unwrap_or_else(|| match phase(pod) {
             "" | "Pending" => "waits for a node".to_owned(),
             _ => "is not ready yet".to_owned(),

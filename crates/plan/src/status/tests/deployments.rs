@@ -239,3 +239,35 @@ fn pods_that_are_ready_too_shortly_say_how_long_it_takes() {
     assert_eq!(told(&status, ConditionType::Ready), "False/Progressing");
     assert_eq!(status.why, "Progressing: 2/2 pods ready; each must stay ready for 5 s");
 }
+
+// A Secret that is missing shows nowhere but in the events of a pod; "ContainerCreating" alone leads nowhere.
+#[test]
+fn a_pod_that_waits_for_volumes_names_them() {
+    let mut pod = starting("ttp-a", waiting("ContainerCreating", ""), 0, json!({}));
+    Arc::make_mut(&mut pod).spec.as_mut().expect("a spec").volumes = Some(read(json!([
+        {"name": "flowctl-config", "projected": {"sources": [
+            {"configMap": {"name": "ttp-8f3c1a90ce"}}, {"secret": {"name": "ttp-tls"}}]}},
+        {"name": "flowctl-checkpoint", "persistentVolumeClaim": {"claimName": "checkpoints"}},
+        {"name": "a", "configMap": {"name": "rules"}},
+        {"name": "b", "secret": {"secretName": "perhaps", "optional": true}},
+        {"name": "c", "secret": {"secretName": "ttp-tls"}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "kube-api-access-x", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "kube-root-ca.crt"}}]}},
+    ])));
+    let status = status_of(unsettled(3), vec![pod]);
+    assert_eq!(
+        condition(&status, ConditionType::Available).message,
+        "0/3 pods ready; pod ttp-a: container main: ContainerCreating, waits for volumes: Secret ttp-tls, \
+         PersistentVolumeClaim checkpoints, ConfigMap rules; `kubectl describe pod ttp-a` tells which is missing"
+    );
+    assert_eq!(status.why.len().min(256), status.why.len());
+    let plain = status_of(
+        unsettled(3),
+        vec![starting("ttp-a", waiting("ContainerCreating", ""), 0, json!({}))],
+    );
+    assert_eq!(
+        plain.why,
+        "Progressing: 0/3 pods ready; pod ttp-a: container main: ContainerCreating"
+    );
+}
