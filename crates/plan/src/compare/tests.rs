@@ -250,3 +250,17 @@ fn a_service_is_compared_by_port_and_protocol() {
         Some("spec.ports[53].targetPort")
     );
 }
+
+// What the apiserver rounds up when it stores it would be written again in every pass.
+#[test]
+fn resources_are_compared_as_they_are_stored() {
+    let of = |cpu: &str| json!({"limits": {"cpu": cpu, "memory": "0.5"}, "requests": {"cpu": "0.25"}});
+    let wanted = child(json!({"metadata": {"name": "x"}, "spec": {"resources": of("100u")}})).sealed();
+    let live = |cpu: &str| {
+        let metadata = wanted.body["metadata"].clone();
+        let resources = json!({"limits": {"cpu": cpu, "memory": "500m"}, "requests": {"cpu": "250m"}});
+        json!({"metadata": metadata, "spec": {"resources": resources}})
+    };
+    assert_eq!(differs(&wanted, &live("1m")), None);
+    assert!(differs(&wanted, &live("2m")).is_some());
+}
