@@ -258,3 +258,7 @@ fn with_uid(body: &Value, uid: &str) -> Value {
     }
     body
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -34,30 +34,6 @@ fn a_pipeline_becomes_ready_and_then_nothing_is_written() {
     });
 }
 
-// The apiserver rounds what is smaller than it can store: a difference that no write can mend must not be written in
-// every pass.
-#[test]
-fn what_the_apiserver_keeps_otherwise_is_not_sent_again() {
-    in_namespace("rounded", async |place| {
-        let operator = place.operator().await?;
-        let mut small = processor("ttp", "Processor");
-        small["spec"]["workload"]["resources"] = json!({"requests": {"cpu": "100u"}});
-        place.apply(small).await?;
-        place.ready::<ExternalProcessor>("ttp").await?;
-        place.settled().await?;
-        let before = place.child_writes()?.len();
-        for look in ["one", "two", "three"] {
-            place
-                .merge::<ExternalProcessor>("ttp", json!({"metadata": {"annotations": {"look": look}}}))
-                .await?;
-            place.settled().await?;
-        }
-        let written = place.child_writes()?.split_off(before);
-        assert!(written.is_empty(), "{written:?}");
-        operator.stop().await
-    });
-}
-
 // Each write costs the whole cluster: what one object may cost until it is Ready is part of the contract.
 #[test]
 fn becoming_ready_takes_few_writes() {

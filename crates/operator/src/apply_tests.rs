@@ -1,0 +1,90 @@
+//! Applying against an apiserver that answers as a mutating webhook makes it.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use flowctl_plan::{ChildKind, Settings, observed::PodSecurity};
+use flowctl_runtime::Metrics as Registry;
+use http::{Request, Response};
+use k8s_openapi::api::core::v1::Service;
+use kube::{Client, client::Body};
+use tower::service_fn;
+
+use super::*;
+use crate::{
+    caches::Caches, client::Pushback, events::events, fights::Fights, leader::Fence, metrics::Metrics, places::Places,
+    publish::Statuses, queue::Queue, subject::SubjectKind, unmoved::Unmoved, write::Writer,
+};
+
+/// A context whose every request is counted and answered with what `live` holds.
+fn context(live: &Arc<Mutex<Value>>, asked: &Arc<Mutex<usize>>) -> Context {
+    let (live, asked) = (Arc::clone(live), Arc::clone(asked));
+    let service = service_fn(move |_: Request<Body>| {
+        *asked.lock().expect("no panic") += 1;
+        let answer = live.lock().expect("no panic").to_string();
+        async move { Ok::<_, Infallible>(Response::new(Body::from(answer.into_bytes()))) }
+    });
+    let (client, metrics) = (
+        Client::new(service, "ns"),
+        Metrics::register(&Registry::new("test", "0")),
+    );
+    let writer = Writer::new(client.clone(), Pushback::default(), Fence::always(), metrics.clone());
+    let (events, _) = events(client, None, &metrics);
+    Context {
+        caches: Arc::new(Caches::new(Queue::new())),
+        statuses: Statuses::new(writer.clone(), events, metrics),
+        writer,
+        places: Arc::new(Places::default()),
+        fights: Fights::default(),
+        unmoved: Unmoved::default(),
+        settings: Arc::new(Settings {
+            runner_image: String::new(),
+            image_pull_policy: None,
+            control_plane: None,
+            allowed_control_planes: Vec::new(),
+            pod_security: PodSecurity::Restricted,
+            cluster_domain: "cluster.local".to_owned(),
+            watched_namespaces: Vec::new(),
+        }),
+    }
+}
+
+// A webhook that sets a field back would otherwise cost a write in every pass of every object, for ever.
+#[tokio::test]
+async fn what_is_kept_otherwise_is_not_sent_again_until_it_moves() {
+    let body = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "namespace": "ns"},
+        "spec": {"externalName": "wanted"}});
+    let id = ChildRef {
+        kind: ChildKind::Service,
+        name: "x".to_owned(),
+    };
+    let wanted = Child { id, body }.sealed();
+    let mut kept = wanted.body.clone();
+    kept["spec"]["externalName"] = json!("kept");
+    kept["metadata"]["uid"] = json!("u");
+    kept["metadata"]["resourceVersion"] = json!("7");
+    let (live, asked) = (Arc::new(Mutex::new(kept)), Arc::new(Mutex::new(0)));
+    let context = context(&live, &asked);
+    let master = Master {
+        kind: SubjectKind::Pipeline,
+        namespace: "ns".to_owned(),
+        name: "x".to_owned(),
+        uid: "m".to_owned(),
+    };
+    let pass = async || {
+        let service: Service = serde_json::from_value(live.lock().expect("no panic").clone()).expect("a Service");
+        let mut application = Application {
+            context: &context,
+            master: &master,
+            children: Children::default(),
+            failures: Vec::new(),
+        };
+        assert!(application.correct(&wanted, &service).await.is_ok());
+        *asked.lock().expect("no panic")
+    };
+    assert_eq!([pass().await, pass().await, pass().await], [1, 1, 1]);
+    live.lock().expect("no panic")["metadata"]["resourceVersion"] = json!("8");
+    assert_eq!([pass().await, pass().await], [2, 2]);
+}
