@@ -11,6 +11,32 @@ pub const MAX_MESSAGE_BYTES: usize = 100 * 1024 * 1024;
 /// The encoded `google.protobuf.FileDescriptorSet` of every protocol here and what it imports.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
 
+/// `flowctl`: the control plane as the first flowctl clients speak it ("legacy").
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::unwrap_used,
+    reason = "generated code keeps its generator's habits"
+)]
+#[rustfmt::skip]
+pub mod flowctl {
+    include!("generated/flowctl.rs");
+
+    /// `flowctl.v1`: the control plane as current flowctl clients speak it.
+    pub mod v1 {
+        include!("generated/flowctl.v1.rs");
+    }
+
+    /// `flowctl.registry`: what the two lack, beside them.
+    pub mod registry {
+        /// Version 1.
+        pub mod v1 {
+            include!("generated/flowctl.registry.v1.rs");
+        }
+    }
+}
+
 /// `pipeline.v1`: the protocol between a pipeline and a processor or consumer that runs as its own service.
 pub mod pipeline {
     /// Version 1.

@@ -11,6 +11,9 @@ use crate::generate::{Artefact, project_root};
 
 /// Every file that holds a package of ours, relative to `proto/`; what they import is found from there.
 const SOURCES: &[&str] = &[
+    "flowctl/control_plane.proto",
+    "flowctl/registry/v1/registry.proto",
+    "flowctl/v1/control_plane.proto",
     "pipeline/v1/pipeline_service.proto",
     "stellar/v1/stellar_processor.proto",
 ];
