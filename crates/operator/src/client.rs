@@ -1,6 +1,6 @@
 //! Three clients of one apiserver: watches, reconcile writes and the lease must not wait for each other's connections.
-//! Here are all time limits, and the one memory of an apiserver that asked to be left alone. It retries nothing: a
-//! failed request is for the next pass.
+//! Here are all time limits, the name under which the audit log shows this replica, and the memory of an apiserver that
+//! asked to be left alone. It retries nothing: a failed request is for the next pass.
 
 use std::{
     fmt,
@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{RETRY_AFTER, USER_AGENT},
+};
 use kube::{Client, Config, client::ClientBuilder};
 use tokio::time::Instant;
 use tower::util::MapResponseLayer;
@@ -32,40 +35,54 @@ pub(crate) struct Clients {
     pub(crate) watches: Client,
     pub(crate) writes: Client,
     pub(crate) lease: Client,
+    /// What the apiserver asked of passes.
     pub(crate) pushback: Pushback,
+    /// What the apiserver asked of watches: it counts their requests in another queue.
+    pub(crate) watch_pushback: Pushback,
 }
 
-/// Until when the apiserver asked us to send no reconcile requests (`Retry-After` of a 429 or 503).
+/// Until when the apiserver asked us to send nothing (`Retry-After` of a 429 or 503).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pushback(Arc<Mutex<Option<Instant>>>);
 
 // === impl Clients ===
 
 impl Clients {
-    /// Clients that differ from `config` in their limits only.
-    pub(crate) fn new(mut config: Config) -> Result<Self, kube::Error> {
+    /// Clients that differ from `config` in their limits, and in their name with that of this instance.
+    pub(crate) fn new(mut config: Config, instance: Option<&str>) -> Result<Self, kube::Error> {
         config.connect_timeout = Some(CONNECT);
         // Waiting is limited for each request where it is sent: a limit here would count a pooled connection's idle
         // time, and end quiet watches.
         config.read_timeout = None;
         config.write_timeout = Some(WRITE);
         config.default_retry = false;
-        let pushback = Pushback::default();
-        let heard = pushback.clone();
-        let listen = MapResponseLayer::new(move |response: http::Response<_>| {
-            heard.hear(response.status(), response.headers());
-            response
-        });
-        let writes = ClientBuilder::try_from(config.clone())?.with_layer(&listen).build();
-        let watches = Client::try_from(config.clone())?;
-        let lease = Client::try_from(config)?;
+        config.headers.push((USER_AGENT, user_agent(instance)));
+        let (pushback, watch_pushback) = (Pushback::default(), Pushback::default());
         Ok(Self {
-            watches,
-            writes,
-            lease,
+            watches: listening(config.clone(), &watch_pushback)?,
+            writes: listening(config.clone(), &pushback)?,
+            lease: Client::try_from(config)?,
             pushback,
+            watch_pushback,
         })
     }
+}
+
+/// A client whose answers are looked through for a `Retry-After`.
+fn listening(config: Config, pushback: &Pushback) -> Result<Client, kube::Error> {
+    let heard = pushback.clone();
+    let listen = MapResponseLayer::new(move |response: http::Response<_>| {
+        heard.hear(response.status(), response.headers());
+        response
+    });
+    Ok(ClientBuilder::try_from(config)?.with_layer(&listen).build())
+}
+
+/// `flowctl-operator/0.1.0 (the pod's name)`: replicas have one service account, and must be told apart in the audit log.
+fn user_agent(instance: Option<&str>) -> HeaderValue {
+    const NAME: &str = concat!("flowctl-operator/", env!("CARGO_PKG_VERSION"));
+    let named = instance.and_then(|instance| HeaderValue::try_from(format!("{NAME} ({instance})")).ok());
+    named.unwrap_or(HeaderValue::from_static(NAME))
 }
 
 impl fmt::Debug for Clients {
@@ -79,7 +96,7 @@ impl fmt::Debug for Clients {
 // === impl Pushback ===
 
 impl Pushback {
-    /// How long to wait before the next reconcile request, if at all.
+    /// How long to wait before the next request, if at all.
     pub(crate) fn wait(&self) -> Option<Duration> {
         let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = until
@@ -110,6 +127,17 @@ impl Pushback {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_have_names_and_a_strange_one_is_left_out() {
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            user_agent(Some("pod-1")),
+            *format!("flowctl-operator/{version} (pod-1)")
+        );
+        assert_eq!(user_agent(Some("a\nb")), *format!("flowctl-operator/{version}"));
+        assert_eq!(user_agent(None), *format!("flowctl-operator/{version}"));
+    }
 
     fn answer(pushback: &Pushback, status: StatusCode, after: &'static str) {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, http::HeaderValue::from_static(after))]);

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{metrics::Metrics, rbac::Rule};
+use crate::{leader::Fence, metrics::Metrics, rbac::Rule};
 
 /// What publishing events needs; `patch` counts a repeat.
 pub(crate) const RULES: &[Rule] = &[Rule::new("events.k8s.io", &["events"], &["create", "patch"])];
@@ -36,11 +36,12 @@ pub(crate) struct Events {
 pub(crate) struct Publisher {
     receiver: Receiver<(Record, ObjectReference)>,
     recorder: Recorder,
+    fence: Fence,
     metrics: Metrics,
 }
 
-/// A place for events and what publishes them, in the name of this instance.
-pub(crate) fn events(client: Client, instance: Option<String>, metrics: &Metrics) -> (Events, Publisher) {
+/// A place for events and what publishes them, in the name of this instance and while it leads.
+pub(crate) fn events(client: Client, instance: Option<String>, fence: Fence, metrics: &Metrics) -> (Events, Publisher) {
     let (sender, receiver) = channel(WAITING);
     let reporter = Reporter {
         controller: flowctl_api::labels::MANAGER.to_owned(),
@@ -50,6 +51,7 @@ pub(crate) fn events(client: Client, instance: Option<String>, metrics: &Metrics
     let publisher = Publisher {
         receiver,
         recorder,
+        fence,
         metrics: metrics.clone(),
     };
     (
@@ -88,9 +90,10 @@ impl Publisher {
     /// Publishes until no pass is left to leave events.
     pub(crate) async fn run(mut self) {
         while let Some((record, regarding)) = self.receiver.recv().await {
-            let code = match timeout(LIMIT, self.recorder.publish(&record, &regarding)).await {
-                Ok(Ok(())) => 201,
-                Ok(Err(error)) => {
+            let published = self.fence.pass(self.recorder.publish(&record, &regarding));
+            let code = match timeout(LIMIT, published).await {
+                Ok(Some(Ok(()))) => 201,
+                Ok(Some(Err(error))) => {
                     tracing::debug!(%error, reason = record.reason, "event not published");
                     if let kube::Error::Api(status) = &error {
                         status.code
@@ -98,7 +101,7 @@ impl Publisher {
                         0
                     }
                 }
-                Err(_) => 0,
+                Ok(None) | Err(_) => 0,
             };
             self.metrics.write("Event", "create", code);
         }

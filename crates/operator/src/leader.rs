@@ -4,7 +4,10 @@
 
 use std::{
     fmt,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
@@ -106,6 +109,20 @@ impl Fence {
                 until.is_some_and(|until| Instant::now() < until)
             }
         }
+    }
+
+    /// Waits for a request only while the fence is open, and drops it unsent or unanswered when it is closed: what was
+    /// not sent yet (a connection was being made, and then the process stood still) must not be sent any more.
+    pub(crate) async fn pass<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+        let mut request = pin!(request);
+        poll_fn(|context| {
+            if self.is_open() {
+                request.as_mut().poll(context).map(Some)
+            } else {
+                Poll::Ready(None)
+            }
+        })
+        .await
     }
 
     fn set(&self, open_until: Option<Instant>) {
@@ -343,5 +360,20 @@ mod tests {
         tokio::time::advance(GIVE_UP).await;
         assert!(!fence.is_open());
         assert!(Fence::always().is_open());
+    }
+
+    // A pause may come between the decision to write and the first byte of it, while a connection is made.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_stood_still_past_the_fence_is_not_sent() {
+        let fence = Fence::closed();
+        fence.set(Some(Instant::now() + GIVE_UP));
+        let slowly = async |connected: Duration| {
+            sleep(connected).await;
+            "sent"
+        };
+        assert_eq!(fence.pass(slowly(GIVE_UP / 2)).await, Some("sent"));
+        assert_eq!(fence.pass(slowly(GIVE_UP / 2)).await, None);
+        assert_eq!(fence.pass(slowly(Duration::ZERO)).await, None);
+        assert_eq!(Fence::always().pass(slowly(GIVE_UP)).await, Some("sent"));
     }
 }

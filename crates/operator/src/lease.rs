@@ -12,8 +12,8 @@ pub(crate) const DURATION: Duration = Duration::from_secs(15);
 pub(crate) const RENEW: Duration = Duration::from_secs(5);
 /// Without a renewal for this long the leader stops writing: well before anybody else may begin.
 pub(crate) const GIVE_UP: Duration = Duration::from_secs(10);
-/// How often the others look.
-pub(crate) const LOOK: Duration = Duration::from_secs(2);
+/// How often the others look: this long at most nobody leads while a new version is rolled out.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// What a lease says, as far as it matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ mod tests {
                 (_, Some(renewed)) if now - renewed >= 10 => Decision::Lost,
                 (Some("me"), Some(_)) => Decision::Renew,
                 (_, Some(_)) => Decision::Lost,
-                (Some("other"), None) if silent < 15 => Decision::Wait(Duration::from_secs((15 - silent).min(2))),
+                (Some("other"), None) if silent < 15 => Decision::Wait(Duration::from_secs(15 - silent).min(LOOK)),
                 (_, None) => Decision::TakeOver,
             };
             assert_eq!(

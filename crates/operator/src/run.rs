@@ -95,7 +95,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         Some(address) => Some(AdminServer::bind(address, &readiness, &registry).await?.spawn()),
         None => None,
     };
-    let clients = Clients::new(kube).map_err(|error| RunError::Client(Box::new(error)))?;
+    let clients = Clients::new(kube, options.instance.as_deref()).map_err(|error| RunError::Client(Box::new(error)))?;
     let queue = Queue::new();
     let caches = Arc::new(Caches::new(queue.clone()));
 
@@ -113,8 +113,13 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     );
 
     let (fence, mut leadership, mut leads, stop_leading) = lead(&clients, &options, &metrics);
+    let (events, publisher) = events(
+        clients.writes.clone(),
+        options.instance.clone(),
+        fence.clone(),
+        &metrics,
+    );
     let writer = Writer::new(clients.writes.clone(), clients.pushback.clone(), fence, metrics.clone());
-    let (events, publisher) = events(clients.writes.clone(), options.instance.clone(), &metrics);
     let statuses = Statuses::new(writer.clone(), events, metrics.clone());
     let mut last_events = AbortOnDropHandle::new(tokio::spawn(publisher.run()));
     let changed = Arc::new(Notify::new());
@@ -278,8 +283,9 @@ struct Prepared<'a> {
 impl Prepared<'_> {
     fn add<K: Cached>(&mut self, place: Option<&str>) {
         let client = self.clients.watches.clone();
+        let pushback = self.clients.watch_pushback.clone();
         let (caches, changed) = (Arc::clone(self.caches), Arc::clone(self.changed));
-        let watch = Watch::<K>::new(client, place, caches, self.metrics.clone(), changed);
+        let watch = Watch::<K>::new(client, pushback, place, caches, self.metrics.clone(), changed);
         self.places.add(watch.life());
         self.runs.push(watch.run().boxed());
     }

@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     backoff::jittered,
     caches::{Cached, Caches},
-    client::LIST,
+    client::{LIST, Pushback},
     metrics::Metrics,
 };
 
@@ -67,6 +67,7 @@ struct Problem {
 /// A watch and what it needs.
 pub(crate) struct Watch<K> {
     api: Api<DeserializeGuard<K>>,
+    pushback: Pushback,
     caches: Arc<Caches>,
     life: Arc<Life>,
     metrics: Metrics,
@@ -158,6 +159,7 @@ impl<K: Cached> Watch<K> {
     /// A watch over one namespace or all; `changed` is notified when its life takes a turn.
     pub(crate) fn new(
         client: Client,
+        pushback: Pushback,
         namespace: Option<&str>,
         caches: Arc<Caches>,
         metrics: Metrics,
@@ -170,6 +172,7 @@ impl<K: Cached> Watch<K> {
         let life = Arc::new(Life::new(K::KIND, namespace.map(str::to_owned), changed));
         Self {
             api,
+            pushback,
             caches,
             life,
             metrics,
@@ -222,7 +225,9 @@ impl<K: Cached> Watch<K> {
                     }
                 }
             };
-            sleep(wait).await;
+            // Whoever asked us to wait hears nothing of us before.
+            let asked = self.pushback.wait().map_or(Duration::ZERO, |asked| asked + wait / 2);
+            sleep(wait.max(asked)).await;
         }
     }
 

@@ -126,7 +126,14 @@ fn status(code: u16) -> Value {
 async fn play(script: &Script, asked: usize) -> (Arc<Caches>, Arc<Life>) {
     let caches = Arc::new(Caches::new(Queue::new()));
     let metrics = Metrics::register(&Registry::new("test", "0"));
-    let watch = Watch::<Pipeline>::new(script.client(), None, Arc::clone(&caches), metrics, Arc::default());
+    let watch = Watch::<Pipeline>::new(
+        script.client(),
+        Pushback::default(),
+        None,
+        Arc::clone(&caches),
+        metrics,
+        Arc::default(),
+    );
     let life = watch.life();
     let task = tokio::spawn(watch.run());
     let deadline = Instant::now() + Duration::from_secs(3600);

@@ -183,7 +183,8 @@ impl Writer {
             return Err(Error::NotLeader);
         }
         self.budget.spend();
-        let answer = self.request(WRITE, request).await;
+        let answer = self.fence.pass(self.request(WRITE, request)).await;
+        let answer = answer.unwrap_or(Err(Error::NotLeader));
         let code = match &answer {
             Ok(_) => 200,
             Err(Error::Status(status)) => status.code,

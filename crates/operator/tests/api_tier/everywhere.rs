@@ -4,10 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use flowctl_api::{ExternalProcessor, Pipeline};
-use flowctl_operator::{
-    Options,
-    rbac::{Scope, rules},
-};
+use flowctl_operator::{Options, rbac::Scope};
 use flowctl_testkit::{Error, Tier, tier, wait};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
@@ -41,20 +38,6 @@ pub(crate) async fn readiness(address: SocketAddr, expected: &str) -> TestResult
     .await
 }
 
-/// The operator's account gets the generated rules for all namespaces.
-async fn allow(place: &Place) -> TestResult {
-    let group = "rbac.authorization.k8s.io";
-    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": "operator"},
-        "rules": rules(Scope::Objects)});
-    place.apply(role).await?;
-    let binding = json!({
-        "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "operator"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "operator"},
-        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": place.namespace}],
-    });
-    place.apply(binding).await.map(drop)
-}
-
 pub(crate) async fn free_address() -> Result<SocketAddr, Error> {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
@@ -71,7 +54,7 @@ async fn definitions_may_come_late_and_processors_may_be_granted() -> TestResult
     }
     let world = Arc::new(World::with(Vec::new()).await?);
     let system = Place::new(Arc::clone(&world), "flowctl-system").await?;
-    allow(&system).await?;
+    system.grant("ClusterRole", Scope::Objects).await?;
     let address = free_address().await?;
     let options = Options {
         namespaces: Vec::new(),

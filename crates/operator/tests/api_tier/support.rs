@@ -1,9 +1,9 @@
-//! One cluster for all tests of a binary, and a namespace for each: with an operator that has the generated Roles of
-//! that namespace and nothing else, so that every test is also one of the rules.
+//! One cluster for all tests of a binary, and a namespace for each: with an operator that proves itself with a token of
+//! its service account, and has the generated rules and nothing else, so that every test is also one of the rules.
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -16,30 +16,56 @@ use flowctl_operator::{
 use flowctl_plan::{Settings, observed::PodSecurity};
 use flowctl_runtime::Shutdown;
 use flowctl_testkit::{Error, audit, wait};
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::{Namespace, ServiceAccount},
+};
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::{NamespaceResourceScope, object::HasStatus},
     discovery::ApiResource,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::world::{World, shared};
+use crate::{
+    INSTALL,
+    world::{World, shared},
+};
 
 pub(crate) type TestResult = Result<(), Error>;
 
 /// Nothing takes longer, unless something is wrong.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
+/// How the operators of these tests are installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each of the test binaries has one of them")]
+pub(crate) enum Install {
+    /// For the namespace of the test alone, with a Role there.
+    Roles,
+    /// For all namespaces, with a ClusterRole: one test at a time.
+    ClusterWide,
+}
+
+/// Held by the test whose operator works for all namespaces: two of them would do the same work.
+static ALL_NAMESPACES: Mutex<()> = Mutex::new(());
+
 /// Runs a test in a namespace of its own; skipped without the API tier.
 pub(crate) fn in_namespace(name: &str, test: impl AsyncFnOnce(Place) -> TestResult + Send) {
     let Some((runtime, world)) = shared() else { return };
+    let _alone = (INSTALL == Install::ClusterWide)
+        .then(|| ALL_NAMESPACES.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let end = runtime.block_on(async {
         let place = Place::new(Arc::clone(&world), name).await?;
-        test(place).await?;
+        test(place.clone()).await?;
+        // The next operator must find nothing of this test.
+        if INSTALL == Install::ClusterWide {
+            place.remove().await?;
+        }
         world.cluster.check()
     });
     if let Err(error) = end {
@@ -58,7 +84,7 @@ pub(crate) struct Place {
 /// An operator in this process.
 pub(crate) struct Operator {
     shutdown: Shutdown,
-    task: JoinHandle<Result<(), RunError>>,
+    task: AbortOnDropHandle<Result<(), RunError>>,
 }
 
 // === impl Place ===
@@ -76,23 +102,43 @@ impl Place {
             .await?;
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator"}});
         place.apply(account).await?;
-        for (scope, role) in [(Scope::Objects, "objects"), (Scope::Own, "own")] {
-            place
-                .apply(json!({
-                    "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-                    "metadata": {"name": role}, "rules": rules(scope),
-                }))
-                .await?;
-            place
-                .apply(json!({
-                    "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-                    "metadata": {"name": role},
-                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
-                    "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": name}],
-                }))
-                .await?;
-        }
+        let objects = match INSTALL {
+            Install::Roles => "Role",
+            Install::ClusterWide => "ClusterRole",
+        };
+        place.grant(objects, Scope::Objects).await?;
+        place.grant("Role", Scope::Own).await?;
         Ok(place)
+    }
+
+    /// Gives the operator's account the generated rules of a scope, here (`Role`) or everywhere (`ClusterRole`).
+    pub(crate) async fn grant(&self, kind: &str, scope: Scope) -> TestResult {
+        let group = "rbac.authorization.k8s.io";
+        let name = match scope {
+            Scope::Objects => format!("{}-objects", self.namespace),
+            Scope::Own => format!("{}-own", self.namespace),
+        };
+        let role = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": name},
+            "rules": rules(scope)});
+        self.apply(role).await?;
+        let binding = json!({
+            "apiVersion": format!("{group}/v1"), "kind": format!("{kind}Binding"), "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": kind, "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": self.namespace}],
+        });
+        self.apply(binding).await.map(drop)
+    }
+
+    /// Deletes the namespace and waits until nothing of it is left.
+    async fn remove(&self) -> TestResult {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let deleted = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
+        deleted.map_err(Error::kube("delete the namespace"))?;
+        wait::until("the namespace is gone", LIMIT, async || {
+            let left = namespaces.get_opt(&self.namespace).await;
+            Ok(left.map_err(Error::kube("read the namespace"))?.is_none().then_some(()))
+        })
+        .await
     }
 
     /// The operator's user.
@@ -100,16 +146,35 @@ impl Place {
         format!("system:serviceaccount:{}:operator", self.namespace)
     }
 
+    /// A token of the operator's service account.
+    pub(crate) async fn token(&self) -> Result<String, Error> {
+        let request = TokenRequest {
+            spec: TokenRequestSpec::default(),
+            ..TokenRequest::default()
+        };
+        let accounts: Api<ServiceAccount> = self.api();
+        let answer = accounts
+            .create_token_request("operator", &PostParams::default(), &request)
+            .await;
+        let status = answer.map_err(Error::kube("ask for a token"))?.status;
+        Ok(status.map(|status| status.token).unwrap_or_default())
+    }
+
+    /// A kubeconfig of the operator's service account.
+    pub(crate) async fn kubeconfig(&self) -> Result<Kubeconfig, Error> {
+        let file = Kubeconfig::read_from(self.world.cluster.kubeconfig());
+        let mut file = file.map_err(|error| Error::impossible(error.to_string()))?;
+        let token = self.token().await?;
+        for user in file.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
+            user.token = Some(token.clone().into());
+        }
+        Ok(file)
+    }
+
     /// How the operator reaches the apiserver: as its service account.
     pub(crate) async fn config(&self) -> Result<Config, Error> {
-        let file = Kubeconfig::read_from(self.world.cluster.kubeconfig());
-        let file = file.map_err(|error| Error::impossible(error.to_string()))?;
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-        let mut config = config.map_err(|error| Error::impossible(error.to_string()))?;
-        config.auth_info.impersonate = Some(self.user());
-        let groups = ["system:serviceaccounts", "system:authenticated"];
-        config.auth_info.impersonate_groups = Some(groups.map(str::to_owned).into());
-        Ok(config)
+        let config = Config::from_custom_kubeconfig(self.kubeconfig().await?, &KubeConfigOptions::default()).await;
+        config.map_err(|error| Error::impossible(error.to_string()))
     }
 
     /// Starts an operator for this namespace.
@@ -120,7 +185,10 @@ impl Place {
     /// How an operator for this namespace runs.
     pub(crate) fn options(&self) -> Options {
         Options {
-            namespaces: vec![self.namespace.clone()],
+            namespaces: match INSTALL {
+                Install::Roles => vec![self.namespace.clone()],
+                Install::ClusterWide => Vec::new(),
+            },
             concurrency: 4,
             election: None,
             admin: None,
@@ -133,6 +201,7 @@ impl Place {
     pub(crate) async fn operator_with(&self, options: Options, settings: Settings) -> Result<Operator, Error> {
         let shutdown = Shutdown::new();
         let task = tokio::spawn(run(self.config().await?, options, settings, shutdown.clone()));
+        let task = AbortOnDropHandle::new(task);
         Ok(Operator { shutdown, task })
     }
 

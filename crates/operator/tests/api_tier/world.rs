@@ -69,15 +69,17 @@ impl World {
     }
 }
 
-/// Files of our definitions, but for one role that only a newer version would know.
+/// Files of our definitions, but for one role and one mode that only a newer version would know.
 pub(crate) fn definitions(directory: &tempfile::TempDir) -> Result<Vec<PathBuf>, Error> {
     let definitions = crd::all().map_err(|error| Error::impossible(error.to_string()))?;
     let mut paths = Vec::new();
     for definition in definitions {
         let mut value = serde_json::to_value(&definition).map_err(|error| Error::impossible(error.to_string()))?;
-        let role = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/role/enum";
-        if let Some(roles) = value.pointer_mut(role).and_then(Value::as_array_mut) {
-            roles.push(json!("Oracle"));
+        for (field, new) in [("role", "Oracle"), ("mode", "Sideways")] {
+            let values = format!("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/{field}/enum");
+            if let Some(values) = value.pointer_mut(&values).and_then(Value::as_array_mut) {
+                values.push(json!(new));
+            }
         }
         let path = directory.path().join(format!("{}.json", definition.name_any()));
         std::fs::write(&path, value.to_string()).map_err(Error::file("write", &path))?;

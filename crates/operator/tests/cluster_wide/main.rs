@@ -1,0 +1,22 @@
+//! The tests of `api_tier` once more, with an operator for all namespaces and a ClusterRole instead of a Role: what is
+//! promised must not depend on how it is installed. One test at a time, or two operators would do the same work.
+
+#[path = "../api_tier/converge.rs"]
+mod converge;
+#[path = "../api_tier/objects.rs"]
+mod objects;
+#[path = "../api_tier/ownership.rs"]
+mod ownership;
+#[path = "../api_tier/rollouts.rs"]
+mod rollouts;
+#[path = "../api_tier/rules.rs"]
+mod rules;
+#[path = "../api_tier/support.rs"]
+mod support;
+#[path = "../api_tier/workloads.rs"]
+mod workloads;
+#[path = "../api_tier/world.rs"]
+mod world;
+
+/// How the operators here are installed.
+const INSTALL: support::Install = support::Install::ClusterWide;
