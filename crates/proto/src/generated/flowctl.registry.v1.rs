@@ -67,6 +67,9 @@ pub struct Service {
     /// Who was proved to have registered it; unset if nobody was.
     #[prost(message, optional, tag = "19")]
     pub identity: ::core::option::Option<Identity>,
+    /// Whether the sender of the last beat was proved to be who registered, too.
+    #[prost(bool, tag = "20")]
+    pub last_heartbeat_verified: bool,
 }
 /// A measurement.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -83,7 +86,7 @@ pub mod metric_value {
         /// A number; legacy clients send only these.
         #[prost(double, tag = "1")]
         Number(f64),
-        /// A text; v1 clients send only these, and one that is a number is kept as `number`.
+        /// A text; v1 clients send only these, and one that is a number in its shortest form is kept as `number`.
         #[prost(string, tag = "2")]
         Text(::prost::alloc::string::String),
     }

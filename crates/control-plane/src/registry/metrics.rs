@@ -1,0 +1,416 @@
+//! The metrics of a service, compactly: services of one kind report the same names, so the names are shared and each service
+//! keeps its numbers only. Texts are the exception and kept aside. Beats merge, a registration clears.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use super::error::RegistryError;
+use super::model::{Metric, Value};
+use crate::limits::Limits;
+
+/// The names of the metrics of a service, sorted; shared by all services that have the same.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Shape(Box<[Box<str>]>);
+
+/// Every shape that is in use.
+#[derive(Debug, Default)]
+pub(super) struct Shapes {
+    shared: HashSet<Arc<Shape>>,
+    /// Places of the names of one beat; kept so that a beat allocates nothing.
+    places: Vec<usize>,
+}
+
+/// What one service measures.
+#[derive(Debug, Default)]
+pub(super) struct Metrics {
+    shape: Option<Arc<Shape>>,
+    /// One for each name; NaN if it is a text that is no number.
+    numbers: Box<[f64]>,
+    /// Texts that are not what their number would be written as, by place.
+    #[expect(clippy::box_collection, reason = "8 bytes in every service for what almost none has, not 24")]
+    texts: Option<Box<BTreeMap<usize, Box<str>>>>,
+}
+
+/// Whether a beat brought new names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    Same,
+    New,
+}
+
+/// The text of a number, as `flowctl.v1` readers get it: plain where that is short, else with an exponent.
+pub(super) fn text(number: f64) -> String {
+    Short::of(number).as_str().to_owned()
+}
+
+/// The number that a text is, if it is a finite one.
+pub(super) fn number(text: &str) -> Option<f64> {
+    let may_be = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    text.parse().ok().filter(|number: &f64| may_be && number.is_finite())
+}
+
+/// A number in its shortest form, on the stack.
+struct Short {
+    bytes: [u8; 32],
+    length: usize,
+}
+
+// === impl Shape ===
+
+impl Shape {
+    pub(super) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The place of a name. Clients tend to send names in the same order each time: `hint` is tried first.
+    pub(super) fn place(&self, name: &str, hint: usize) -> Option<usize> {
+        if self.0.get(hint).is_some_and(|there| **there == *name) {
+            return Some(hint);
+        }
+        self.0.binary_search_by(|there| (**there).cmp(name)).ok()
+    }
+}
+
+// === impl Shapes ===
+
+impl Shapes {
+    fn share(&mut self, shape: Shape) -> Arc<Shape> {
+        if let Some(shared) = self.shared.get(&shape) {
+            return Arc::clone(shared);
+        }
+        let shared = Arc::new(shape);
+        self.shared.insert(Arc::clone(&shared));
+        shared
+    }
+
+    /// Forgets what no service uses any more.
+    pub(super) fn sweep(&mut self) {
+        self.shared.retain(|shape| Arc::strong_count(shape) > 1);
+    }
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub(super) fn shape(&self) -> Option<&Arc<Shape>> {
+        self.shape.as_ref()
+    }
+
+    /// One for each name of the shape.
+    pub(super) fn numbers(&self) -> &[f64] {
+        &self.numbers
+    }
+
+    /// Adds what a beat brings, or refuses it whole.
+    pub(super) fn merge(
+        &mut self,
+        incoming: &[(&str, Value<'_>)],
+        limits: &Limits,
+        shapes: &mut Shapes,
+    ) -> Result<Names, RegistryError> {
+        if incoming.is_empty() {
+            return Ok(Names::Same);
+        }
+        check_names(incoming, limits)?;
+        if self.overwrite(incoming, shapes) {
+            return Ok(Names::Same);
+        }
+        self.rebuild(incoming, limits, shapes)
+    }
+
+    /// The way of almost every beat: known names, only numbers. `false` if it is not such a beat; nothing is changed then.
+    fn overwrite(&mut self, incoming: &[(&str, Value<'_>)], shapes: &mut Shapes) -> bool {
+        let (Some(shape), None) = (&self.shape, &self.texts) else {
+            return false;
+        };
+        shapes.places.clear();
+        for (hint, (name, value)) in incoming.iter().enumerate() {
+            let (Some(place), Some(_)) = (shape.place(name, hint), value.as_number()) else {
+                return false;
+            };
+            shapes.places.push(place);
+        }
+        for (place, (_, value)) in shapes.places.iter().zip(incoming) {
+            if let (Some(kept), Some(number)) = (self.numbers.get_mut(*place), value.as_number()) {
+                *kept = number;
+            }
+        }
+        true
+    }
+
+    fn rebuild(
+        &mut self,
+        incoming: &[(&str, Value<'_>)],
+        limits: &Limits,
+        shapes: &mut Shapes,
+    ) -> Result<Names, RegistryError> {
+        let mut merged: BTreeMap<&str, Value<'_>> = self.values().collect();
+        let before = merged.len();
+        merged.extend(incoming.iter().copied());
+        bound("metrics of a service", merged.len(), limits.metrics)?;
+
+        let numbers = merged
+            .values()
+            .map(|value| value.as_number().unwrap_or_else(|| value.closest()));
+        let numbers: Box<[f64]> = numbers.collect();
+        let texts = merged.values().enumerate().filter_map(|(place, value)| match value {
+            Value::Text(text) if value.as_number().is_none() => Some((place, Box::from(*text))),
+            Value::Text(_) | Value::Number(_) => None,
+        });
+        let texts: BTreeMap<usize, Box<str>> = texts.collect();
+        let text_bytes = texts.values().map(|text| text.len()).sum();
+        bound(
+            "bytes of texts among the metrics of a service",
+            text_bytes,
+            limits.metric_text_bytes,
+        )?;
+
+        let names = if merged.len() == before {
+            Names::Same
+        } else {
+            Names::New
+        };
+        let shape = match (&self.shape, names) {
+            (Some(shape), Names::Same) => Arc::clone(shape),
+            (_, Names::Same | Names::New) => shapes.share(Shape(merged.keys().map(|name| Box::from(*name)).collect())),
+        };
+        *self = Self {
+            shape: Some(shape),
+            numbers,
+            texts: (!texts.is_empty()).then(|| Box::new(texts)),
+        };
+        Ok(names)
+    }
+
+    fn values(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
+        let names = self.shape.iter().flat_map(|shape| shape.names());
+        names.zip(&self.numbers).enumerate().map(|(place, (name, number))| {
+            let text = self.texts.as_ref().and_then(|texts| texts.get(&place));
+            (name, text.map_or(Value::Number(*number), |text| Value::Text(text)))
+        })
+    }
+
+    pub(super) fn read(&self) -> BTreeMap<String, Metric> {
+        self.values()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect()
+    }
+}
+
+fn check_names(incoming: &[(&str, Value<'_>)], limits: &Limits) -> Result<(), RegistryError> {
+    bound("metrics of a heartbeat", incoming.len(), limits.metrics)?;
+    for (name, _) in incoming {
+        bound("bytes of the name of a metric", name.len(), limits.metric_key_bytes)?;
+        if name.is_empty() {
+            return Err(RegistryError::Missing("the name of a metric"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn bound(what: &'static str, found: usize, limit: usize) -> Result<(), RegistryError> {
+    if found > limit {
+        return Err(RegistryError::TooLarge { what, found, limit });
+    }
+    Ok(())
+}
+
+// === impl Value ===
+
+impl Value<'_> {
+    /// The number, if that is all there is to it: of a text, only if writing the number gives the text again.
+    fn as_number(&self) -> Option<f64> {
+        match self {
+            Value::Number(found) => Some(*found),
+            Value::Text(text) => number(text).filter(|found| Short::of(*found).as_str() == *text),
+        }
+    }
+
+    /// The number that legacy readers and the history get.
+    fn closest(&self) -> f64 {
+        match self {
+            Value::Number(found) => *found,
+            Value::Text(text) => number(text).unwrap_or(f64::NAN),
+        }
+    }
+}
+
+impl From<Value<'_>> for Metric {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Number(number) => Self::Number(number),
+            Value::Text(text) => Self::Text(text.to_owned()),
+        }
+    }
+}
+
+// === impl Short ===
+
+impl Short {
+    fn of(number: f64) -> Self {
+        let mut short = Self {
+            bytes: [0; 32],
+            length: 0,
+        };
+        let is_plain = number == 0.0 || !number.is_finite() || (1e-5..1e17).contains(&number.abs());
+        // 32 bytes hold the longest: 17 digits, a sign, a point, and either five zeros or an exponent.
+        let written = if is_plain {
+            write!(short, "{number}")
+        } else {
+            write!(short, "{number:e}")
+        };
+        debug_assert!(written.is_ok(), "{number} is longer than 32 bytes");
+        short
+    }
+
+    fn as_str(&self) -> &str {
+        let written = self.bytes.get(..self.length).unwrap_or_default();
+        std::str::from_utf8(written).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        let room = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(beats: &[&[(&str, Value<'_>)]]) -> BTreeMap<String, Metric> {
+        let (mut metrics, mut shapes) = (Metrics::default(), Shapes::default());
+        for beat in beats {
+            metrics.merge(beat, &Limits::default(), &mut shapes).unwrap();
+        }
+        metrics.read()
+    }
+
+    // A v1 reader must get the very text that a v1 client wrote, and a legacy reader the number that it stands for.
+    #[test]
+    fn texts_come_back_as_they_were_written() {
+        for (written, as_number) in [
+            ("52125000", Some(52_125_000.0)),
+            ("0.5", Some(0.5)),
+            ("1.50", Some(1.5)),
+            ("1e3", Some(1000.0)),
+            ("1e300", Some(1e300)),
+            ("+7", Some(7.0)),
+            ("-0", Some(-0.0)),
+            ("0x10", None),
+            ("NaN", None),
+            ("inf", None),
+            ("infinity", None),
+            ("healthy", None),
+            ("", None),
+            ("18446744073709551615", Some(18_446_744_073_709_551_615.0)),
+        ] {
+            let read = merged(&[&[("key", Value::Text(written))]]);
+            assert_eq!(read["key"].to_string(), written);
+            assert_eq!(read["key"].number(), as_number, "{written}");
+        }
+    }
+
+    // A text of hundreds of digits for a tiny number would fill the reader's screen; a cut one would be a lie.
+    #[test]
+    fn numbers_are_written_in_few_bytes_and_read_back_whole() {
+        for number in [
+            0.0,
+            -0.0,
+            1.0,
+            -52_125_000.0,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            -5e-324,
+            -1.7976931348623157e-5,
+            1e17,
+            1e-5,
+        ] {
+            assert_eq!(
+                text(number).parse::<f64>().unwrap().to_bits(),
+                number.to_bits(),
+                "{number}"
+            );
+            assert!(text(number).len() < 32);
+        }
+        assert_eq!(text(125_000.0), "125000");
+    }
+
+    // Metrics that one beat leaves out must stand: clients send what changed.
+    #[test]
+    fn beats_add_to_each_other_in_any_order() {
+        let read = merged(&[
+            &[("b", Value::Number(1.0)), ("a", Value::Number(2.0))],
+            &[("c", Value::Text("starting"))],
+            &[("a", Value::Text("3.0")), ("a", Value::Number(4.0))],
+            &[("c", Value::Number(5.0))],
+        ]);
+        let wanted = [("a", 4.0), ("b", 1.0), ("c", 5.0)].map(|(key, number)| (key.to_owned(), Metric::Number(number)));
+        assert_eq!(read, BTreeMap::from(wanted));
+    }
+
+    // A refused beat must change nothing, and a flood of names must not grow the server.
+    #[test]
+    fn bounds_refuse_the_whole_beat() {
+        let limits = Limits {
+            metrics: 2,
+            metric_key_bytes: 3,
+            metric_text_bytes: 4,
+            ..Limits::default()
+        };
+        let (mut metrics, mut shapes) = (Metrics::default(), Shapes::default());
+        metrics
+            .merge(
+                &[("a", Value::Number(1.0)), ("b", Value::Text("four"))],
+                &limits,
+                &mut shapes,
+            )
+            .unwrap();
+        let before = metrics.read();
+        for beat in [
+            &[("a", Value::Number(2.0)), ("c", Value::Number(2.0))][..],
+            &[("a", Value::Number(2.0)), ("long", Value::Number(2.0))],
+            &[("a", Value::Number(2.0)), ("", Value::Number(2.0))],
+            &[("a", Value::Text("and five"))],
+            &[("a", Value::Text("x"))],
+        ] {
+            assert!(metrics.merge(beat, &limits, &mut shapes).is_err(), "{beat:?}");
+            assert_eq!(metrics.read(), before);
+        }
+    }
+
+    // The names are most of a service's memory: two of a kind must share them, and the last one takes them with it.
+    #[test]
+    fn names_are_shared_and_forgotten() {
+        let mut shapes = Shapes::default();
+        let (mut one, mut other) = (Metrics::default(), Metrics::default());
+        let limits = Limits::default();
+        one.merge(
+            &[("a", Value::Number(1.0)), ("b", Value::Number(1.0))],
+            &limits,
+            &mut shapes,
+        )
+        .unwrap();
+        other
+            .merge(
+                &[("b", Value::Number(2.0)), ("a", Value::Number(2.0))],
+                &limits,
+                &mut shapes,
+            )
+            .unwrap();
+        assert!(Arc::ptr_eq(one.shape().unwrap(), other.shape().unwrap()));
+        drop((one, other));
+        shapes.sweep();
+        assert!(shapes.shared.is_empty());
+    }
+}

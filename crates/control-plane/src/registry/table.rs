@@ -1,0 +1,393 @@
+//! The state machine: services, and what registrations, beats and the passage of time make of them. It reads no clock and does
+//! no I/O: the time is an argument, and what there is to tell and to write is returned. The registry has several of these, each
+//! with its share of the ids, so that a list of all services holds up a fraction of the beats.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use flowctl_proto::flowctl::ServiceType;
+use flowctl_proto::flowctl::v1::HealthStatus;
+use prost::Message as _;
+
+use super::error::RegistryError;
+use super::feed::{Change, RemovalReason};
+use super::history::{Budget, Ring};
+use super::kept::{KeptLife, KeptRegistration};
+use super::metrics::{Metrics, Names, Shapes};
+use super::model::{Beat, Beaten, Brief, History, Identity, Liveness, Registration, Service};
+use super::time::{At, from_millis, millis};
+use crate::limits::Limits;
+
+/// Pods that one id remembers to have been replaced. Later ones are pods that ended long ago.
+const SUPERSEDED: usize = 8;
+
+/// What does not change while the server runs.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) ttl: Duration,
+    pub(super) retention: Duration,
+    pub(super) limits: Limits,
+}
+
+/// The services of one share of the ids.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    records: HashMap<Box<str>, Record>,
+    shapes: Shapes,
+}
+
+/// A service. At 100,000 of them every byte here is 100 KB: rare parts are behind pointers, and what is read only when
+/// somebody asks is kept encoded.
+#[derive(Debug)]
+struct Record {
+    /// Steady: the sign of life from which the TTL counts.
+    since: u64,
+    /// Wall: the last beat, if there was one since the registration.
+    beat: Beats,
+    /// A [`KeptRegistration`].
+    registration: Box<[u8]>,
+    metrics: Metrics,
+    history: Option<Box<Ring>>,
+    owner: Option<Box<Owner>>,
+    /// Seconds that it had been silent before `since`: of services that were read from disk.
+    silent_before: u32,
+    service_type: ServiceType,
+    liveness: Liveness,
+    reported: HealthStatus,
+    marks: Marks,
+}
+
+/// When a service last beat, on the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Beats(i64);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    is_beat_verified: bool,
+    /// Its life has changed since it was last written to disk.
+    is_unsaved: bool,
+}
+
+/// The pod that is proved to have registered, and those that it replaced.
+#[derive(Debug)]
+struct Owner {
+    pod_uid: Option<Box<str>>,
+    superseded: Vec<Box<str>>,
+}
+
+/// What a beat made of a service.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    pub(super) beaten: Beaten,
+    /// Whether there is something to tell watchers.
+    pub(super) is_change: bool,
+    /// What must be on disk soon: that a service is not expired any more.
+    pub(super) revived: Option<KeptLife>,
+}
+
+// === impl Table ===
+
+impl Table {
+    pub(super) fn contains(&self, id: &str) -> bool {
+        self.records.contains_key(id)
+    }
+
+    /// Registers, or registers again. Returns what the store keeps.
+    pub(super) fn register(
+        &mut self,
+        registration: &Registration,
+        identity: Option<&Identity>,
+        now: At,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let id = registration.service_id.as_str();
+        let before = self.records.get_mut(id);
+        let owner = Owner::after(before.as_ref().and_then(|record| record.owner.as_deref()), id, identity)?;
+        let superseded = owner
+            .iter()
+            .flat_map(|owner| &owner.superseded)
+            .map(|uid| uid.to_string());
+        let kept = KeptRegistration::of(registration, identity, superseded.collect(), now.wall).encode_to_vec();
+        let record = Record {
+            since: now.steady,
+            beat: Beats::NONE,
+            registration: kept.clone().into_boxed_slice(),
+            metrics: Metrics::default(),
+            // Numbers of the instance before are still what the service did.
+            history: before.and_then(|record| record.history.take()),
+            owner: owner.map(Box::new),
+            silent_before: 0,
+            service_type: registration.service_type,
+            liveness: Liveness::Registered,
+            reported: HealthStatus::Unknown,
+            marks: Marks::default(),
+        };
+        self.records.insert(id.into(), record);
+        Ok(kept)
+    }
+
+    /// A sign of life.
+    pub(super) fn beat(
+        &mut self,
+        beat: &Beat<'_>,
+        identity: Option<&Identity>,
+        now: At,
+        rules: &Rules,
+        budget: &Arc<Budget>,
+    ) -> Result<Pulse, RegistryError> {
+        let id = beat.service_id;
+        let unknown = || RegistryError::UnknownService(id.to_owned());
+        let record = self.records.get_mut(id).ok_or_else(unknown)?;
+        let is_verified = Owner::check_beat(record.owner.as_deref(), id, identity)?;
+        let names = record.metrics.merge(beat.metrics, &rules.limits, &mut self.shapes)?;
+
+        let was = record.liveness_at(now, rules.ttl);
+        let gap = Duration::from_millis(now.steady.saturating_sub(record.since));
+        let reported = match beat.status {
+            HealthStatus::Unknown => record.reported,
+            said => said,
+        };
+        let is_change = was != Liveness::Live
+            || reported != record.reported
+            || names == Names::New
+            || is_verified != record.marks.is_beat_verified;
+        record.since = now.steady;
+        record.silent_before = 0;
+        record.beat = Beats(now.wall);
+        record.liveness = Liveness::Live;
+        record.reported = reported;
+        record.marks.is_beat_verified = is_verified;
+        record.marks.is_unsaved = true;
+        if rules.limits.history_bytes > 0 && !beat.metrics.is_empty() {
+            let ring = record.history.get_or_insert_with(|| Box::new(Ring::new(budget)));
+            ring.record(&record.metrics, now);
+        }
+        let revived = (was == Liveness::Expired).then(|| record.life());
+        Ok(Pulse {
+            beaten: Beaten { gap, was },
+            is_change,
+            revived,
+        })
+    }
+
+    /// Removes a service; `false` if there was none.
+    pub(super) fn unregister(&mut self, id: &str, identity: Option<&Identity>) -> Result<bool, RegistryError> {
+        let Some(record) = self.records.get(id) else {
+            return Ok(false);
+        };
+        match Owner::check_beat(record.owner.as_deref(), id, identity) {
+            // It is not this pod's to remove, and to this pod it is gone.
+            Err(RegistryError::RegisteredByAnother(_)) => Ok(false),
+            Err(refused) => Err(refused),
+            Ok(_) => Ok(self.records.remove(id).is_some()),
+        }
+    }
+
+    /// Time passes: services expire, and those that did so long ago go.
+    pub(super) fn tick(&mut self, now: At, rules: &Rules) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.records.retain(|id, record| {
+            if record.liveness == Liveness::Expired {
+                let is_kept = record.silent_for(now) <= rules.retention;
+                if !is_kept {
+                    changes.push(Change::removed(id, RemovalReason::Retention));
+                }
+                return is_kept;
+            }
+            if record.liveness_at(now, rules.ttl) == Liveness::Expired {
+                record.liveness = Liveness::Expired;
+                record.marks.is_unsaved = true;
+                changes.push(Change::service(id));
+            }
+            true
+        });
+        self.shapes.sweep();
+        changes
+    }
+
+    /// A service that was read from disk. It gets a TTL of grace, unless it was expired before.
+    pub(super) fn restore(
+        &mut self,
+        id: &str,
+        kept: Vec<u8>,
+        life: KeptLife,
+        now: At,
+    ) -> Result<(), prost::DecodeError> {
+        let registration = KeptRegistration::decode(kept.as_slice())?;
+        let last_seen = life.last_heartbeat.unwrap_or(registration.registered_at);
+        let silent_before = u32::try_from(now.wall.saturating_sub(last_seen) / 1000).unwrap_or(0);
+        let record = Record {
+            since: now.steady,
+            beat: life.last_heartbeat.map_or(Beats::NONE, Beats),
+            service_type: registration.service_type(),
+            owner: Owner::restored(&registration).map(Box::new),
+            registration: kept.into_boxed_slice(),
+            metrics: Metrics::default(),
+            history: None,
+            silent_before,
+            liveness: if life.is_expired {
+                Liveness::Expired
+            } else {
+                Liveness::Restored
+            },
+            reported: HealthStatus::try_from(life.reported).unwrap_or_default(),
+            marks: Marks {
+                is_beat_verified: life.is_beat_verified,
+                is_unsaved: false,
+            },
+        };
+        self.records.insert(id.into(), record);
+        Ok(())
+    }
+
+    /// What has to be written to disk of the lives that changed since the last call.
+    pub(super) fn take_unsaved(&mut self) -> Vec<(String, KeptLife)> {
+        let records = self.records.iter_mut().filter(|(_, record)| record.marks.is_unsaved);
+        let taken = records.map(|(id, record)| {
+            record.marks.is_unsaved = false;
+            (id.to_string(), record.life())
+        });
+        taken.collect()
+    }
+
+    pub(super) fn get(&self, id: &str, now: At, ttl: Duration) -> Option<Service> {
+        Some(self.records.get(id)?.read(id, now, ttl))
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.records.keys().map(AsRef::as_ref)
+    }
+
+    pub(super) fn services(&self, now: At, ttl: Duration) -> impl Iterator<Item = Service> {
+        self.records.iter().map(move |(id, record)| record.read(id, now, ttl))
+    }
+
+    pub(super) fn briefs(&self, now: At, ttl: Duration) -> impl Iterator<Item = Brief> {
+        self.records.values().map(move |record| Brief {
+            service_type: record.service_type,
+            liveness: record.liveness_at(now, ttl),
+            reported: record.reported,
+            silent_for: record.silent_for(now),
+        })
+    }
+
+    /// Who has beaten at `since` (steady, in milliseconds) or later, and when on the wall clock.
+    pub(super) fn beats_since(&self, since: u64) -> impl Iterator<Item = (&str, SystemTime)> {
+        let beaten = self.records.iter().filter(move |(_, record)| record.since >= since);
+        beaten.filter_map(|(id, record)| match record.liveness {
+            Liveness::Live => Some((id.as_ref(), from_millis(record.beat.0))),
+            Liveness::Registered | Liveness::Restored | Liveness::Expired => None,
+        })
+    }
+
+    pub(super) fn history(&self, id: &str, back: Duration, now: At, wanted: impl Fn(&str) -> bool) -> Option<History> {
+        let history = self.records.get(id)?.history.as_ref();
+        Some(history.map_or_else(History::default, |ring| ring.read(back, now, wanted)))
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Expiry is told by the time, not by whether a tick has come round to this service.
+    fn liveness_at(&self, now: At, ttl: Duration) -> Liveness {
+        if now.steady.saturating_sub(self.since) > millis(ttl) {
+            Liveness::Expired
+        } else {
+            self.liveness
+        }
+    }
+
+    fn silent_for(&self, now: At) -> Duration {
+        Duration::from_millis(now.steady.saturating_sub(self.since)) + Duration::from_secs(self.silent_before.into())
+    }
+
+    fn life(&self) -> KeptLife {
+        KeptLife {
+            last_heartbeat: self.beat.at(),
+            reported: self.reported.into(),
+            is_expired: self.liveness == Liveness::Expired,
+            is_beat_verified: self.marks.is_beat_verified,
+        }
+    }
+
+    fn read(&self, id: &str, now: At, ttl: Duration) -> Service {
+        // These bytes were encoded by this process, or decoded by it when they were restored.
+        let kept = KeptRegistration::decode(self.registration.as_ref()).unwrap_or_default();
+        Service {
+            identity: kept.identity(),
+            registered_at: from_millis(kept.registered_at),
+            registration: kept.into_registration(id),
+            liveness: self.liveness_at(now, ttl),
+            reported: self.reported,
+            last_heartbeat: self.beat.at().map(from_millis),
+            is_beat_verified: self.marks.is_beat_verified,
+            metrics: self.metrics.read(),
+        }
+    }
+}
+
+// === impl Beats ===
+
+impl Beats {
+    const NONE: Self = Self(i64::MIN);
+
+    fn at(self) -> Option<i64> {
+        (self != Self::NONE).then_some(self.0)
+    }
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// Who owns an id after a registration by `identity`. A pod that was replaced stays replaced, however late it registers.
+    fn after(before: Option<&Self>, id: &str, identity: Option<&Identity>) -> Result<Option<Self>, RegistryError> {
+        let uid = uid(identity);
+        let mut superseded = before.map(|owner| owner.superseded.clone()).unwrap_or_default();
+        if uid.is_some_and(|uid| superseded.iter().any(|replaced| **replaced == *uid)) {
+            return Err(RegistryError::Superseded(id.to_owned()));
+        }
+        let replaced = before.and_then(|owner| owner.pod_uid.as_deref());
+        if let (Some(replaced), Some(uid)) = (replaced, uid)
+            && replaced != uid
+        {
+            let too_many = (superseded.len() + 1).saturating_sub(SUPERSEDED);
+            superseded.drain(..too_many);
+            superseded.push(replaced.into());
+        }
+        let owner = Self {
+            pod_uid: uid.map(Into::into),
+            superseded,
+        };
+        Ok((owner.pod_uid.is_some() || !owner.superseded.is_empty()).then_some(owner))
+    }
+
+    fn restored(kept: &KeptRegistration) -> Option<Self> {
+        let identity = kept.identity();
+        let owner = Self {
+            pod_uid: uid(identity.as_ref()).map(Into::into),
+            superseded: kept.superseded.iter().map(|uid| uid.as_str().into()).collect(),
+        };
+        (owner.pod_uid.is_some() || !owner.superseded.is_empty()).then_some(owner)
+    }
+
+    /// Whether a beat is verified, or why it is refused.
+    fn check_beat(owner: Option<&Self>, id: &str, identity: Option<&Identity>) -> Result<bool, RegistryError> {
+        let (Some(owner), Some(uid)) = (owner, uid(identity)) else {
+            return Ok(identity.is_some());
+        };
+        if owner.superseded.iter().any(|replaced| **replaced == *uid) {
+            return Err(RegistryError::Superseded(id.to_owned()));
+        }
+        match &owner.pod_uid {
+            Some(owner) if **owner != *uid => Err(RegistryError::RegisteredByAnother(id.to_owned())),
+            Some(_) | None => Ok(true),
+        }
+    }
+}
+
+fn uid(identity: Option<&Identity>) -> Option<&str> {
+    identity
+        .map(|identity| identity.pod_uid.as_str())
+        .filter(|uid| !uid.is_empty())
+}
