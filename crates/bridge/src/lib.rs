@@ -31,5 +31,5 @@ pub use flowctl_proto::MAX_MESSAGE_BYTES;
 pub use health::Gate;
 pub use metrics::Metrics;
 pub use settings::{CallMode, Role, Settings};
-pub use tls::{TlsError, TlsFiles};
+pub use tls::{Material, TlsError, TlsFiles};
 pub use window::{Permit, Window, WindowGauges, WindowLimits};

@@ -54,8 +54,8 @@ pub enum TlsError {
 }
 
 /// The content of the files at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Material {
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Material {
     trust: Trust,
     identity: Option<(Vec<u8>, Vec<u8>)>,
     server_name: Option<String>,
@@ -76,8 +76,11 @@ enum Trust {
 // === impl TlsFiles ===
 
 impl TlsFiles {
-    /// Reads the files. Small files, read rarely: blocking is harmless here.
-    pub(crate) fn load(&self) -> Result<Material, TlsError> {
+    /// Reads the files. Blocks: small files, but without `ca_file` the system's authorities are read, too.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is not what it should be.
+    pub fn load(&self) -> Result<Material, TlsError> {
         let identity = match (&self.cert_file, &self.key_file) {
             (Some(cert), Some(key)) => Some((certificates(cert)?, private_key(key)?)),
             (None, None) => None,
@@ -130,7 +133,9 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 // === impl Material ===
 
 impl Material {
-    pub(crate) fn client_config(&self, host: &str) -> ClientTlsConfig {
+    /// The settings of a connection to that host.
+    #[must_use]
+    pub fn client_config(&self, host: &str) -> ClientTlsConfig {
         let name = self.server_name.as_deref().unwrap_or(host);
         let mut config = ClientTlsConfig::new().domain_name(name);
         config = match &self.trust {

@@ -82,6 +82,17 @@ pub enum ConsumerSettings {
 // === impl Blueprint ===
 
 impl Blueprint {
+    /// The name of the network whose ledgers are read, as messages carry it.
+    #[must_use]
+    pub fn network(&self) -> Option<&str> {
+        let readers = self.processors.iter().rev();
+        let of_reader = readers.filter_map(|step| match &step.settings {
+            ProcessorSettings::LedgerReader(reader) => reader.network.as_deref(),
+            ProcessorSettings::External(_) => None,
+        });
+        of_reader.chain(self.source.settings.network.as_deref()).next()
+    }
+
     /// Understands a file whose variables are expanded and which the catalogue accepts.
     pub(crate) fn new(file: &PipelineFile) -> Result<Self, Vec<Diagnostic>> {
         let mut faults = Vec::new();

@@ -11,6 +11,9 @@ use clap::{Args, Parser, Subcommand};
 use flowctl_bridge::WindowLimits;
 use flowctl_pipeline::{duration, size};
 use flowctl_runtime::{AdminServer, LogArgs, Metrics, Readiness, Shutdown};
+use flowctl_sdk::control_plane::{
+    Activation, PipelineMetadata, Registration, Role, Session, SessionMetrics, Settings, Statistics, warn_ignored,
+};
 use tracing::error;
 
 use crate::blueprint::Blueprint;
@@ -38,7 +41,9 @@ struct Cli {
 const AFTER_HELP: &str = "`flowctl-runner -config FILE` is the same as `flowctl-runner run FILE`.
 
 Exit codes: 0 the source ended and everything was acknowledged, or a pipeline without an end was
-asked to stop; 1 failed; 2 the file is bad; 143 a range with an end was stopped before it was done.";
+asked to stop; 1 failed; 2 the file is bad; 143 a range with an end was stopped before it was done.
+
+With FLOWCTL_ENDPOINT=host:port it registers with that control plane and reports its progress there.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -183,7 +188,9 @@ async fn serve(arguments: &RunArgs, blueprint: &Blueprint) -> anyhow::Result<End
         stop: shutdown.token(),
         readiness: readiness.clone(),
         metrics: metrics.clone(),
+        statistics: Statistics::new(),
     };
+    let session = register(arguments, blueprint, &environment);
     let admin = AdminServer::bind(arguments.admin_address, &readiness, &metrics).await?;
     let _admin = admin.spawn();
     let options = Options {
@@ -196,7 +203,32 @@ async fn serve(arguments: &RunArgs, blueprint: &Blueprint) -> anyhow::Result<End
     };
     starting.ready();
     let summary = run(blueprint, &options, &environment).await?;
+    // Not after a failure: a pipeline that died is missed, and expires.
+    if let Some(session) = session {
+        session.end().await;
+    }
     Ok(summary.ended)
+}
+
+/// Registers with a control plane if the environment names one (seed 001, section "Configuration").
+fn register(arguments: &RunArgs, blueprint: &Blueprint, environment: &Environment) -> Option<Session> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let found = Settings::from_env(Activation::Endpoint, variable);
+    warn_ignored(&found.ignored);
+    let settings = found.settings?;
+    let own_name = variable("CDP_PIPELINE_NAME").filter(|name| !name.is_empty());
+    let name = own_name.unwrap_or_else(|| blueprint.key.clone());
+    let registration = Registration::new(Role::Pipeline, name.as_str())
+        .default_id(format!("cdp-{name}"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .metadata(PipelineMetadata {
+            config_file: arguments.file.display().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: blueprint.network().unwrap_or_default().to_owned(),
+        });
+    let metrics = SessionMetrics::register(&environment.metrics);
+    let statistics = environment.statistics.clone();
+    Some(Session::spawn_measured(settings, registration, statistics, metrics))
 }
 
 /// Tells Kubernetes why the container ended. The file exists only there.

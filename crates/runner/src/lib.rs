@@ -17,6 +17,7 @@ mod head;
 mod ledger_reader;
 mod load;
 mod metrics;
+mod report;
 mod run;
 mod source;
 mod summary;

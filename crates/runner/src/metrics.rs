@@ -15,6 +15,7 @@ pub(crate) struct RunnerMetrics {
     sent: Family<StepLabels, Counter>,
     errors: Family<StepLabels, Counter>,
     discarded: Family<DiscardLabels, Counter>,
+    written: Family<StepLabels, Counter>,
     pub(crate) window: WindowGauges,
     pub(crate) checkpoint_ledger: Gauge,
     source_ledger: Gauge,
@@ -39,7 +40,21 @@ pub(crate) struct StepMetrics {
     sent: Counter,
     errors: Counter,
     filtered: Counter,
+    written: Counter,
     source_ledger: Gauge,
+}
+
+/// What a step has done until now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SoFar {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) errors: u64,
+    pub(crate) filtered: u64,
+    /// Bytes.
+    pub(crate) written: u64,
+    /// Last ledger that entered the pipeline.
+    pub(crate) ledger: i64,
 }
 
 // === impl RunnerMetrics ===
@@ -53,6 +68,11 @@ impl RunnerMetrics {
             "discarded",
             "Messages that ended in a step without being passed on",
             self.discarded.clone(),
+        );
+        registry.register(
+            "written_bytes",
+            "Bytes that a step of the runner's own wrote",
+            self.written.clone(),
         );
         registry.register(
             "in_flight_messages",
@@ -88,6 +108,7 @@ impl RunnerMetrics {
             sent: self.sent.get_or_create_owned(&labels),
             errors: self.errors.get_or_create_owned(&labels),
             filtered: self.discarded.get_or_create_owned(&filtered),
+            written: self.written.get_or_create_owned(&labels),
             source_ledger: self.source_ledger.clone(),
         }
     }
@@ -112,8 +133,19 @@ impl StepMetrics {
         self.filtered.inc();
     }
 
-    pub(crate) fn filtered_so_far(&self) -> u64 {
-        self.filtered.get()
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.written.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn so_far(&self) -> SoFar {
+        SoFar {
+            received: self.received.get(),
+            sent: self.sent.get(),
+            errors: self.errors.get(),
+            filtered: self.filtered.get(),
+            written: self.written.get(),
+            ledger: self.source_ledger.get(),
+        }
     }
 
     pub(crate) fn at(&self, ledger: u32) {

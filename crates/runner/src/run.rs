@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use flowctl_bridge::{Metrics as BridgeMetrics, WindowLimits};
 use flowctl_runtime::{Metrics, Readiness};
+use flowctl_sdk::control_plane::Statistics;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,8 @@ use tracing::{info, warn};
 use crate::blueprint::Blueprint;
 use crate::checkpoint::Checkpoint;
 use crate::error::RunError;
-use crate::metrics::{RunnerMetrics, StepMetrics};
+use crate::metrics::RunnerMetrics;
+use crate::report::Reports;
 use crate::source::{Reading, SourceError};
 use crate::summary::{Ended, Summary};
 use crate::tasks::Pipeline;
@@ -50,6 +52,8 @@ pub struct Environment {
     pub readiness: Readiness,
     /// Gets the metrics, under `cdp_pipeline_`.
     pub metrics: Metrics,
+    /// Gets the numbers that the control plane is told.
+    pub statistics: Statistics,
 }
 
 /// Runs a pipeline until its source ends, somebody asks to stop, or a step fails for good.
@@ -90,6 +94,7 @@ pub async fn run(blueprint: &Blueprint, options: &Options, environment: &Environ
         stop: environment.stop.child_token(),
         tasks: JoinSet::new(),
         filters: Vec::new(),
+        reports: Reports::new(environment.statistics.clone()),
     };
     pipeline.start(start, options.window)?;
     let keeper = Keeper {
@@ -195,6 +200,8 @@ impl Run<'_> {
                     Some(Err(error)) => return source_failure.or(Some(error.into())),
                 },
                 _ = tick.tick() => {
+                    // Here and not in a task of its own: a run that hangs must be seen to.
+                    self.pipeline.reports.report(self.keeper.saved);
                     if let Err(error) = self.keep().await {
                         return Some(error);
                     }
@@ -243,7 +250,7 @@ impl Run<'_> {
         let pipeline = &self.pipeline;
         let progress = pipeline.tracker.progress();
         let filters = pipeline.filters.iter();
-        let skipped = filters.map(StepMetrics::filtered_so_far).sum();
+        let skipped = filters.map(|step| step.so_far().filtered).sum();
         let given_back = progress.started - progress.finished;
         let was_asked = pipeline.environment.stop.is_cancelled();
         let ended = match self.reading {

@@ -14,6 +14,7 @@ use crate::handle::Message;
 use crate::head;
 use crate::ledger_reader::LedgerReader;
 use crate::metrics::{RunnerMetrics, StepMetrics};
+use crate::report::{Kind, Reports};
 use crate::run::Environment;
 use crate::source::Reading;
 use crate::tracker::Tracker;
@@ -32,6 +33,7 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) tasks: Tasks,
     /// Metrics of the processors, which know how many messages were skipped.
     pub(crate) filters: Vec<StepMetrics>,
+    pub(crate) reports: Reports,
 }
 
 // === impl Pipeline ===
@@ -45,6 +47,9 @@ impl Pipeline<'_> {
             consumers.push(sender);
             self.start_consumer(&step.name, &step.settings, input)?;
         }
+        let source = self.metrics.step(&self.blueprint.source.name);
+        self.reports
+            .add(Kind::Source, &self.blueprint.source.name, source.clone(), None);
         let mut network = self.blueprint.source.settings.network.clone();
         let (head_out, mut output) = unbounded_channel::<Message>();
         for step in &self.blueprint.processors {
@@ -52,6 +57,7 @@ impl Pipeline<'_> {
                 ProcessorSettings::LedgerReader(reader) => {
                     // It works inside the head: only there is the ledger still a ledger.
                     network = reader.network.clone().or(network);
+                    self.reports.add(Kind::Reader, &step.name, source.clone(), None);
                     continue;
                 }
                 ProcessorSettings::External(settings) => settings,
@@ -59,6 +65,8 @@ impl Pipeline<'_> {
             let metrics = self.metrics.step(&step.name);
             self.filters.push(metrics.clone());
             let caller = self.caller(&step.name, Role::Processor, settings)?;
+            let gate = Some(caller.gate());
+            self.reports.add(Kind::Processor, &step.name, metrics.clone(), gate);
             let (sender, next) = unbounded_channel();
             let input = std::mem::replace(&mut output, next);
             self.tasks.spawn(async move {
@@ -78,7 +86,7 @@ impl Pipeline<'_> {
                 network,
             },
             stop: self.stop.clone(),
-            metrics: self.metrics.step(&self.blueprint.source.name),
+            metrics: source,
         };
         self.start_head(reader, head_out, limits);
         Ok(())
@@ -115,13 +123,19 @@ impl Pipeline<'_> {
         match settings {
             ConsumerSettings::External(settings) => {
                 let caller = self.caller(name, Role::Consumer, settings)?;
+                let gate = Some(caller.gate());
+                self.reports.add(Kind::Consumer, name, metrics.clone(), gate);
                 self.tasks.spawn(async move {
                     chain::consumer(caller, input, metrics).await?;
                     Ok(None)
                 });
             }
-            ConsumerSettings::Stdout => self.write(name, Stdout, input, metrics),
+            ConsumerSettings::Stdout => {
+                self.reports.add(Kind::Stream, name, metrics.clone(), None);
+                self.write(name, Stdout, input, metrics);
+            }
             ConsumerSettings::JsonLines { path } => {
+                self.reports.add(Kind::File, name, metrics.clone(), None);
                 let file = JsonLinesFile::open(path).map_err(|source| RunError::Write {
                     step: name.to_owned(),
                     place: path.display().to_string(),

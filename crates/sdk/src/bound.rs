@@ -12,6 +12,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::control_plane::{Registration, ServiceReport, Session, SessionMetrics, Settings};
 use crate::drain::Drain;
 use crate::error::in_one_line;
 use crate::health::ProbeHealth;
@@ -30,6 +31,15 @@ pub struct Bound {
     pub(crate) readiness: Readiness,
     pub(crate) probes: ProbeHealth,
     pub(crate) admin: AdminHandle,
+    pub(crate) reporting: Option<Reporting>,
+}
+
+/// What is told to a control plane while the service serves.
+pub(crate) struct Reporting {
+    pub(crate) settings: Settings,
+    pub(crate) registration: Registration,
+    pub(crate) metrics: SessionMetrics,
+    pub(crate) report: ServiceReport,
 }
 
 /// Nothing is under way any more, but the last bytes may not be sent yet.
@@ -85,6 +95,7 @@ impl Bound {
             readiness,
             probes,
             grace,
+            reporting,
             ..
         } = self;
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
@@ -98,6 +109,7 @@ impl Bound {
         let _following = AbortOnDropHandle::new(tokio::spawn(following));
         let mut connections =
             AbortOnDropHandle::new(tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopping)));
+        let session = reporting.map(Reporting::begin);
 
         tokio::select! {
             ended = &mut connections => return Err(ServeError::Transport(match ended {
@@ -128,8 +140,18 @@ impl Bound {
         drain.given_up.cancel();
         if result.is_err() {
             let _ = timeout(LAST_BYTES, connections).await;
+        } else if let Some(session) = session {
+            session.end().await;
         }
         tracing::info!("stopped");
         result
+    }
+}
+
+// === impl Reporting ===
+
+impl Reporting {
+    fn begin(self) -> Session {
+        Session::spawn_measured(self.settings, self.registration, self.report, self.metrics)
     }
 }

@@ -27,11 +27,13 @@
 //! ```
 //!
 //! It listens on `PORT` (50051), tells its health on `HEALTH_PORT` (8088: `/livez`, `/readyz`, `/metrics`), and lists
-//! every other setting with `--help`.
+//! every other setting with `--help`. Where `ENABLE_FLOWCTL=true` is set it registers with a control plane and sends
+//! heartbeats: see [`control_plane`].
 
 mod args;
 mod bound;
 mod consumer;
+pub mod control_plane;
 mod drain;
 mod engine;
 mod error;

@@ -1,6 +1,8 @@
 //! What a service counts, under the names that every component of a pipeline uses (`received`, `sent`, `errors`,
 //! `discarded`). Every received message is counted exactly once more when it ends, so the sums agree.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use flowctl_runtime::Metrics;
@@ -9,6 +11,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+
+use crate::control_plane::count;
 
 /// How a message ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,7 @@ pub(crate) struct ServiceMetrics {
     discarded: Family<Discarded, Counter>,
     in_flight: Gauge,
     seconds: Histogram,
+    last_took: Arc<AtomicU64>,
 }
 
 /// A message that was received and not yet counted as anything else; dropped without a verdict it was cancelled.
@@ -65,6 +70,7 @@ impl ServiceMetrics {
             discarded: Family::default(),
             in_flight: Gauge::default(),
             seconds: Histogram::new(buckets),
+            last_took: Arc::default(),
         };
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("flowctl");
@@ -99,7 +105,29 @@ impl ServiceMetrics {
         }
     }
 
+    /// What a heartbeat says, under the names that the real components use (seed 002, phase 2).
+    pub(crate) fn reported(&self) -> [(String, f64); 6] {
+        let in_flight = u64::try_from(self.in_flight.get()).unwrap_or(0);
+        let skipped = Discarded {
+            intentional: "true",
+            reason: "skipped",
+        };
+        let skipped = self.discarded.get(&skipped).map_or(0, |counter| counter.get());
+        let micros = self.last_took.load(Ordering::Relaxed);
+        [
+            ("total_processed", count(self.received.get())),
+            ("success_count", count(self.sent.get())),
+            ("error_count", count(self.errors.get())),
+            ("skipped_count", count(skipped)),
+            ("in_flight", count(in_flight)),
+            ("processing_latency_ms", count(micros) / 1000.0),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+    }
+
     pub(crate) fn took(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.last_took.store(micros, Ordering::Relaxed);
         self.seconds.observe(time.as_secs_f64());
     }
 

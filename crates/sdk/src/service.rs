@@ -1,14 +1,19 @@
 //! A processor or consumer with its settings, up to the moment when both its ports are bound; `bound` goes on from there.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use flowctl_proto::pipeline::v1::{consumer_service_server, processor_service_server};
 use flowctl_runtime::{AdminServer, Metrics, Readiness, Shutdown};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::bound::transport;
+use crate::bound::{Reporting, transport};
+use crate::control_plane::{
+    Activation, Provider, Registration, Role, ServiceReport, SessionMetrics, Settings, warn_ignored,
+};
 use crate::drain::Drain;
 use crate::engine::Engine;
 use crate::error::in_one_line;
@@ -28,6 +33,9 @@ pub struct Service {
     readiness: Readiness,
     metrics: Option<Metrics>,
     mount: Mount,
+    control_plane: Option<Settings>,
+    registration: Registration,
+    provider: Option<Provider>,
 }
 
 /// Makes the gRPC service when everything that it needs is known.
@@ -47,6 +55,7 @@ impl Service {
     pub fn processor(processor: impl Processor) -> Self {
         Self::new(
             processor_service_server::SERVICE_NAME,
+            Role::Processor,
             Box::new(
                 move |Parts {
                           about,
@@ -65,6 +74,7 @@ impl Service {
     pub fn consumer(consumer: impl Consumer) -> Self {
         Self::new(
             consumer_service_server::SERVICE_NAME,
+            Role::Sink,
             Box::new(
                 move |Parts {
                           about,
@@ -79,7 +89,7 @@ impl Service {
         )
     }
 
-    fn new(grpc_name: &'static str, mount: Mount) -> Self {
+    fn new(grpc_name: &'static str, role: Role, mount: Mount) -> Self {
         Self {
             name: grpc_name,
             version: "unknown",
@@ -88,6 +98,9 @@ impl Service {
             readiness: Readiness::new(),
             metrics: None,
             mount,
+            control_plane: None,
+            registration: Registration::new(role, ""),
+            provider: None,
         }
     }
 
@@ -116,7 +129,30 @@ impl Service {
         self
     }
 
-    /// The whole program: reads the settings, switches on logs, serves until SIGTERM or SIGINT, and drains.
+    /// Registers with this control plane, instead of what the environment says.
+    pub fn control_plane(mut self, settings: Settings) -> Self {
+        self.control_plane = Some(settings);
+        self
+    }
+
+    /// What the service tells the control plane about itself beyond its name: event types, metadata, a description. Role,
+    /// and what is left open of name, version, addresses and messages at once, come from the service.
+    pub fn registration(mut self, registration: Registration) -> Self {
+        self.registration = Registration {
+            role: self.registration.role,
+            ..registration
+        };
+        self
+    }
+
+    /// Adds numbers of your own to every heartbeat, by key; called in the background, it must be quick.
+    pub fn heartbeat_metrics(mut self, provider: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static) -> Self {
+        self.provider = Some(Box::new(provider));
+        self
+    }
+
+    /// The whole program: reads the settings, switches on logs, serves until SIGTERM or SIGINT, and drains. It registers
+    /// with a control plane if the environment says so (see [`Settings::from_env`]).
     pub async fn run(self) -> ExitCode {
         let args = ServeArgs::from_command_line(self.name, self.version);
         self.run_with(&args).await
@@ -124,12 +160,17 @@ impl Service {
 
     /// As [`run`](Self::run), for a program that reads the settings itself. Call it in `main`: it handles signals, and a
     /// second one ends the process.
-    pub async fn run_with(self, args: &ServeArgs) -> ExitCode {
+    pub async fn run_with(mut self, args: &ServeArgs) -> ExitCode {
         let name = self.name;
         if let Err(error) = args.log.init() {
             // There is no log to say it in.
             eprintln!("{name}: {error}");
             return ExitCode::FAILURE;
+        }
+        if self.control_plane.is_none() {
+            let found = Settings::from_env(Activation::Switch, |name| std::env::var(name).ok());
+            warn_ignored(&found.ignored);
+            self.control_plane = found.settings;
         }
         match self.until_signalled(args).await {
             Ok(()) => ExitCode::SUCCESS,
@@ -162,16 +203,35 @@ impl Service {
         let address = listener.local_addr().unwrap_or(wanted);
 
         let drain = Drain::default();
+        let service_metrics = ServiceMetrics::register(&metrics);
+        let max_in_flight = args.max_in_flight.min(self.max_in_flight.unwrap_or(NonZeroUsize::MAX));
+        let role = self.registration.role;
+        let reporting = self.control_plane.map(|settings| Reporting {
+            settings,
+            registration: self.registration.completed_by(Registration {
+                endpoint: reached_at(address),
+                health_endpoint: format!("http://{}/readyz", reached_at(admin.local_addr())),
+                max_inflight: u32::try_from(max_in_flight.get()).ok(),
+                ..Registration::new(role, self.name).version(self.version)
+            }),
+            metrics: SessionMetrics::register(&metrics),
+            report: ServiceReport {
+                started: Instant::now(),
+                readiness: self.readiness.clone(),
+                metrics: service_metrics.clone(),
+                stopping: drain.stopping.clone(),
+                provider: self.provider,
+            },
+        });
         let probes = ProbeHealth::new(self.grpc_name);
-        let most = self.max_in_flight.unwrap_or(NonZeroUsize::MAX);
         let routes = (self.mount)(Parts {
             about: About {
                 name: self.name,
                 version: self.version,
                 readiness: self.readiness.clone(),
             },
-            max_in_flight: args.max_in_flight.min(most).get(),
-            metrics: ServiceMetrics::register(&metrics),
+            max_in_flight: max_in_flight.get(),
+            metrics: service_metrics,
             drain: drain.clone(),
         })
         .add_service(HealthServer::new(probes.service()));
@@ -195,6 +255,19 @@ impl Service {
             readiness: self.readiness,
             probes,
             admin,
+            reporting,
         })
+    }
+}
+
+/// How others reach a port of this process: at the pod's address, or else at whatever address the control plane sees.
+fn reached_at(listening: SocketAddr) -> String {
+    if !listening.ip().is_unspecified() {
+        return listening.to_string();
+    }
+    let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
+    match pod {
+        Some(ip) => SocketAddr::new(ip, listening.port()).to_string(),
+        None => format!(":{}", listening.port()),
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn write_lines(
                 source,
             }
         })?;
+        metrics.wrote(text.len());
         for delivery in batch.drain(..).take(whole) {
             metrics.sent();
             delivery.share.finish();
