@@ -100,8 +100,12 @@ impl Caches {
         }
     }
 
-    /// Wakes all objects of ours in a namespace, or in all of them.
+    /// Wakes all objects of ours in a namespace, and those elsewhere that refer into it; or all of them.
     pub(crate) fn wake_all(&self, namespace: Option<&str>) {
+        let referrers = namespace.map(|namespace| self.references.that_lead_to(namespace));
+        for referrer in referrers.into_iter().flatten() {
+            self.queue.wake(referrer);
+        }
         for key in self.pipelines.keys(namespace) {
             self.queue.wake(Subject::pipeline(key));
         }

@@ -14,19 +14,23 @@ use kube::Resource;
 use crate::{
     caches::Caches,
     ownership::Master,
+    places::Places,
     subject::{Subject, controller},
 };
 
 /// What a pass over a Pipeline sees.
 pub(crate) fn pipeline(
     caches: &Caches,
+    places: &Places,
     settings: &Arc<Settings>,
     subject: &Subject,
     master: &Master,
     object: Arc<Pipeline>,
 ) -> PipelineObserved {
+    let targets = references::of_pipeline(&object);
     PipelineObserved {
-        processors: processors(caches, references::of_pipeline(&object)),
+        unread: unread(places, &targets),
+        processors: processors(caches, targets),
         children: children(caches, subject, master),
         settings: Arc::clone(settings),
         now: Timestamp::now(),
@@ -37,14 +41,17 @@ pub(crate) fn pipeline(
 /// What a pass over an ExternalProcessor sees.
 pub(crate) fn processor(
     caches: &Caches,
+    places: &Places,
     settings: &Arc<Settings>,
     subject: &Subject,
     master: &Master,
     object: Arc<ExternalProcessor>,
 ) -> ProcessorObserved {
     let referrers = caches.references.of(&subject.key);
+    let targets = references::of_processor(&object);
     ProcessorObserved {
-        upstreams: processors(caches, references::of_processor(&object)),
+        unread: unread(places, &targets),
+        upstreams: processors(caches, targets),
         used_by: referrers
             .iter()
             .filter(|referrer| references::granted(&object, &referrer.key.namespace))
@@ -60,6 +67,15 @@ pub(crate) fn processor(
 fn processors(caches: &Caches, keys: BTreeSet<Key>) -> BTreeMap<Key, Arc<ExternalProcessor>> {
     keys.into_iter()
         .filter_map(|key| Some((key.clone(), caches.processors.get(&key)?.ok()?)))
+        .collect()
+}
+
+/// Namespaces that are not known: what is missing there may exist.
+fn unread(places: &Places, keys: &BTreeSet<Key>) -> BTreeSet<String> {
+    let namespaces = keys.iter().map(|key| &key.namespace);
+    namespaces
+        .filter(|namespace| !places.knows(namespace))
+        .cloned()
         .collect()
 }
 

@@ -86,11 +86,12 @@ async fn pipeline(
 ) -> Result<Outcome, Error> {
     let Context {
         caches,
+        places,
         statuses,
         settings,
         ..
     } = context;
-    let observed = observe::pipeline(caches, settings, subject, master, object);
+    let observed = observe::pipeline(caches, places, settings, subject, master, object);
     let plan = flowctl_plan::pipeline::plan(&observed);
     let applied = apply(context, master, observed.children.clone(), &plan).await;
     let publication = flowctl_plan::status::pipeline(&observed, &plan, &applied);
@@ -107,11 +108,12 @@ async fn processor(
 ) -> Result<Outcome, Error> {
     let Context {
         caches,
+        places,
         statuses,
         settings,
         ..
     } = context;
-    let observed = observe::processor(caches, settings, subject, master, object);
+    let observed = observe::processor(caches, places, settings, subject, master, object);
     let plan = flowctl_plan::processor::plan(&observed);
     let applied = apply(context, master, observed.children.clone(), &plan).await;
     let publication = flowctl_plan::status::processor(&observed, &plan, &applied);

@@ -57,6 +57,13 @@ impl References {
             .unwrap_or_default()
     }
 
+    /// Who refers to processors of a namespace.
+    pub(crate) fn that_lead_to(&self, namespace: &str) -> BTreeSet<Subject> {
+        let state = self.lock();
+        let referrers = state.referrers.iter().filter(|(key, _)| key.namespace == namespace);
+        referrers.flat_map(|(_, referrers)| referrers.iter().cloned()).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,6 +95,9 @@ mod tests {
         );
         assert_eq!(index.of(&Key::new("ns", "y")), std::slice::from_ref(&b));
         assert_eq!(index.set(&a, keys(["x", "z"])), []);
+
+        assert_eq!(index.that_lead_to("ns"), BTreeSet::from([a.clone(), b.clone()]));
+        assert_eq!(index.that_lead_to("other"), BTreeSet::new());
 
         index.set(&a, BTreeSet::new());
         index.set(&b, BTreeSet::new());

@@ -1,6 +1,10 @@
 //! Everything that a decision may depend on, gathered before it is taken.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use flowctl_api::{ControlPlane, ExternalProcessor, Pipeline};
 use jiff::Timestamp;
@@ -58,6 +62,8 @@ pub struct PipelineObserved {
     pub object: Arc<Pipeline>,
     /// Those of the ExternalProcessors that it refers to which exist, granted or not.
     pub processors: BTreeMap<Key, Arc<ExternalProcessor>>,
+    /// Namespaces that it refers into and that cannot be read at present: what is not found there may exist.
+    pub unread: BTreeSet<String>,
     /// Its live children.
     pub children: Children,
     /// The operator's configuration.
@@ -73,6 +79,8 @@ pub struct ProcessorObserved {
     pub object: Arc<ExternalProcessor>,
     /// Those of the upstreams in `connections` which exist, granted or not.
     pub upstreams: BTreeMap<Key, Arc<ExternalProcessor>>,
+    /// Namespaces that it refers into and that cannot be read at present: what is not found there may exist.
+    pub unread: BTreeSet<String>,
     /// How many Pipelines and ExternalProcessors refer to it, with a grant.
     pub used_by: usize,
     /// Its live children.

@@ -9,36 +9,51 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::body::{Owner, OwnerKind};
 use crate::build::{self, Deployment, Job, Replacement};
-use crate::complete::{Asked, Complete};
+use crate::over::{self, Asked, Over};
 use crate::revision::{self, Chosen, Content};
 use crate::validate::{self, Problems, ValidPipeline};
 use crate::{
-    Child, ChildKind, ChildRef, Children, PipelineObserved, Plan, RevisionPlan, Wiring, complete, held, inputs, names,
-    render,
+    Child, ChildKind, ChildRef, Children, PipelineObserved, Plan, RevisionPlan, Wiring, held, inputs, names, render,
 };
 
 /// What must exist, and what must not, for a Pipeline. When it is refused, or when a reference does not resolve, what runs
 /// is held as it is; `suspend` is obeyed all the same.
 pub fn plan(observed: &PipelineObserved) -> Plan {
     let mut problems = Problems::default();
-    let (valid, steps) = validate::pipeline(observed, &mut problems);
+    let (spec, steps) = validate::pipeline(observed, &mut problems);
     let mut plan = Plan {
         wiring: Wiring { endpoint: None, steps },
         ..Plan::default()
     };
-    let hash = valid.as_ref().map(|valid| hash(observed, valid));
-    match valid.zip(hash) {
-        Some((valid, hash)) => match over(observed, &valid.owner, &hash) {
-            Some(complete) => done(observed, &valid.owner, complete, &mut plan),
-            None => match choose(observed, &valid, hash, &mut problems) {
-                Some(chosen) => wanted(observed, &valid, chosen, &mut plan),
-                None => refused(observed, &mut plan),
-            },
-        },
-        None => refused(observed, &mut plan),
+    match spec {
+        Some(valid) if problems.is_empty() => {
+            let hash = hash(observed, &valid);
+            match over(observed, &valid.owner, &hash) {
+                Some(over) => done(observed, &valid.owner, over, &mut plan),
+                None => match choose(observed, &valid, hash, &mut problems) {
+                    Some(chosen) => wanted(observed, &valid, chosen, &mut plan),
+                    None => refused(observed, &mut plan),
+                },
+            }
+        }
+        spec => {
+            problems.add_new(objections(observed, spec));
+            refused(observed, &mut plan);
+        }
     }
     plan.problems = problems.into_vec();
     plan
+}
+
+/// What else would be wrong with a spec that has problems already.
+fn objections(observed: &PipelineObserved, spec: Option<ValidPipeline>) -> Problems {
+    let object = &observed.object;
+    let mut problems = Problems::default();
+    let judged = spec.filter(|_| !render::was_accepted(object.status.as_ref(), object.metadata.generation));
+    if let Some(spec) = judged {
+        render::pipeline(&spec, render::UNNAMED, &observed.settings, &mut problems);
+    }
+    problems
 }
 
 fn hash(observed: &PipelineObserved, valid: &ValidPipeline) -> String {
@@ -53,23 +68,23 @@ fn choose(observed: &PipelineObserved, valid: &ValidPipeline, hash: String, prob
     })
 }
 
-/// A complete run whose Job cannot show it: it is gone, or bears the name of another revision.
-fn over<'o>(observed: &'o PipelineObserved, owner: &Owner, hash: &str) -> Option<Complete<'o>> {
+/// A run that is over and whose Job cannot show it: it is gone, or bears the name of another revision.
+fn over<'o>(observed: &'o PipelineObserved, owner: &Owner, hash: &str) -> Option<Over<'o>> {
     let children = &observed.children;
-    let complete = complete::complete(&observed.object, Asked::Revision(hash), children)?;
-    let shown = complete.revision.current == hash
+    let over = over::over(&observed.object, Asked::Revision(hash), children)?;
+    let shown = over.revision.current == hash
         && held::existing(children, ChildKind::Job, names::revision(&owner.name, hash)).is_some();
-    (!shown).then_some(complete)
+    (!shown).then_some(over)
 }
 
 /// Nothing is made and nothing is written: what is published stands.
-fn done(observed: &PipelineObserved, owner: &Owner, complete: Complete<'_>, plan: &mut Plan) {
+fn done(observed: &PipelineObserved, owner: &Owner, over: Over<'_>, plan: &mut Plan) {
     let children = &observed.children;
     let RevisionStatus {
         current,
         previous,
         taken_by_user,
-    } = complete.revision.clone();
+    } = over.revision.clone();
     let keep: Vec<_> = std::iter::once(current.as_str()).chain(previous.as_deref()).collect();
     plan.absent = revision::prunable(children, &keep);
     plan.revision = Some(RevisionPlan {

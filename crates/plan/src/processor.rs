@@ -23,19 +23,31 @@ pub fn plan(observed: &ProcessorObserved) -> Plan {
         },
         ..Plan::default()
     };
-    match validate::processor(observed, &mut problems) {
-        Some(ValidProcessor { workload: None, .. }) => plan.absent = held::all(&observed.children),
-        Some(ValidProcessor {
-            owner,
-            workload: Some(workload),
-        }) => match choose(observed, &owner, &workload, &mut problems) {
+    let ValidProcessor { owner, workload } = validate::processor(observed, &mut problems);
+    match workload {
+        None if problems.is_empty() => plan.absent = held::all(&observed.children),
+        Some(workload) if problems.is_empty() => match choose(observed, &owner, &workload, &mut problems) {
             Some(chosen) => here(observed, &owner, chosen, &mut plan),
-            None => refused(observed, &problems, &mut plan),
+            None => refused(observed, problems.only_references(), &mut plan),
         },
-        None => refused(observed, &problems, &mut plan),
+        workload => {
+            refused(observed, problems.only_references(), &mut plan);
+            problems.add_new(objections(observed, &owner, workload));
+        }
     }
     plan.problems = problems.into_vec();
     plan
+}
+
+/// What else would be wrong with a spec that has problems already.
+fn objections(observed: &ProcessorObserved, owner: &Owner, workload: Option<ValidWorkload>) -> Problems {
+    let object = &observed.object;
+    let mut problems = Problems::default();
+    let judged = workload.filter(|_| !render::was_accepted(object.status.as_ref(), object.metadata.generation));
+    if let Some(workload) = judged {
+        render::processor(owner, &workload, render::UNNAMED, &observed.settings, &mut problems);
+    }
+    problems
 }
 
 fn choose(
@@ -73,10 +85,10 @@ fn here(observed: &ProcessorObserved, owner: &Owner, chosen: Chosen, plan: &mut 
     plan.absent.extend(revision::prunable(&observed.children, &keep));
 }
 
-fn refused(observed: &ProcessorObserved, problems: &Problems, plan: &mut Plan) {
+/// `valid`: only references are at fault.
+fn refused(observed: &ProcessorObserved, valid: bool, plan: &mut Plan) {
     let (object, children) = (observed.object.as_ref(), &observed.children);
     let owner = validate::owner(OwnerKind::ExternalProcessor, &object.metadata, &mut Problems::default());
-    let valid = problems.only_references();
     let wanted = match object.spec.suspend {
         Some(true) => Some(0),
         None | Some(false) => valid.then(|| replicas(object)),

@@ -22,8 +22,9 @@ enum Segment {
     Index(usize),
 }
 
-/// The typed value, or everything that is wrong with it.
-pub(crate) fn parse<T: DeserializeOwned + JsonSchema>(object: &Object) -> Result<T, Vec<Fault>> {
+/// The typed value as far as it can be read, and everything that is wrong with it: with an unknown key there are both, so
+/// that the rest can be judged as well.
+pub(crate) fn parse<T: DeserializeOwned + JsonSchema>(object: &Object) -> (Option<T>, Vec<Fault>) {
     let mut value = Value::Object(object.clone());
     flowctl_api::quantity::numbers_to_text(&mut value);
     let mut unknown = Vec::new();
@@ -32,8 +33,7 @@ pub(crate) fn parse<T: DeserializeOwned + JsonSchema>(object: &Object) -> Result
     let parsed: Result<T, _> = serde_ignored::deserialize(typed, |path| unknown.push(segments(&path)));
     let mut faults: Vec<_> = unknown.iter().map(|path| unknown_key::<T>(path)).collect();
     match parsed {
-        Ok(parsed) if faults.is_empty() => Ok(parsed),
-        Ok(_) => Err(faults),
+        Ok(parsed) => (Some(parsed), faults),
         Err(error) => {
             let path = track.path().to_string();
             let path = if path == "." { String::new() } else { path };
@@ -41,7 +41,7 @@ pub(crate) fn parse<T: DeserializeOwned + JsonSchema>(object: &Object) -> Result
                 path,
                 message: error.to_string(),
             });
-            Err(faults)
+            (None, faults)
         }
     }
 }
@@ -135,7 +135,7 @@ mod tests {
 
     fn faults<T: DeserializeOwned + JsonSchema + std::fmt::Debug>(value: Value) -> Vec<(String, String)> {
         let object = value.as_object().unwrap();
-        let faults = parse::<T>(object).unwrap_err();
+        let (_, faults) = parse::<T>(object);
         faults.into_iter().map(|fault| (fault.path, fault.message)).collect()
     }
 
@@ -178,6 +178,7 @@ mod tests {
     #[test]
     fn a_right_template_is_read() {
         let value = json!({"metadata": {"labels": {"team": "a"}}, "spec": {"containers": [{"name": "main"}], "tolerations": [{"operator": "Exists"}]}});
-        assert!(parse::<PodTemplateSpec>(value.as_object().unwrap()).is_ok());
+        let (read, faults) = parse::<PodTemplateSpec>(value.as_object().unwrap());
+        assert!(read.is_some() && faults.is_empty(), "{faults:?}");
     }
 }

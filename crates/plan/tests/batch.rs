@@ -222,6 +222,28 @@ fn a_complete_run_outlives_its_job() {
     assert_eq!(world.children.jobs.len(), 1);
 }
 
+/// As above: half of what it wrote would be written again.
+#[test]
+fn a_failed_run_outlives_its_job() {
+    let mut world = World::usual();
+    world.publish(&backfill(1));
+    world.finish_jobs("Failed");
+    let before = world.publish(&backfill(1));
+    assert_eq!(told(&before, ConditionType::Ready), "False/Failed");
+    world.children.jobs.clear();
+    assert_eq!(world.publish(&backfill(1)), before);
+    world.processors.clear();
+    let held = world.publish(&backfill(1));
+    assert_eq!(told(&held, ConditionType::Available), "False/Failed");
+    world.put(ttp());
+    assert_eq!(told(&world.publish(&backfill(1)), ConditionType::Ready), "False/Failed");
+    assert!(world.children.jobs.is_empty());
+    let mut again = backfill(2);
+    again.spec.restarted_at = Some("2026-03-02T00:00:00Z".to_owned());
+    world.publish(&again);
+    assert_eq!(world.children.jobs.len(), 1);
+}
+
 /// A processor that moves would start every backfill that ever went through it.
 #[test]
 fn a_complete_run_is_not_repeated_because_a_processor_moved() {

@@ -95,6 +95,7 @@ fn a_status_that_was_stored_is_not_stored_again() {
         let observed = PipelineObserved {
             object: Arc::new(object.clone()),
             processors: world.processors.clone(),
+            unread: world.unread.clone(),
             children: world.children.clone(),
             settings: Arc::new(world.settings.clone()),
             now: jiff::Timestamp::UNIX_EPOCH,

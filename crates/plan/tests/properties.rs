@@ -234,6 +234,7 @@ proptest! {
         let later = pipeline::plan(&PipelineObserved {
             object: Arc::new(later),
             processors: world.processors.clone(),
+            unread: world.unread.clone(),
             children: world.children.clone(),
             settings: Arc::new(settings()),
             now: "2030-01-01T00:00:00Z".parse().unwrap(),

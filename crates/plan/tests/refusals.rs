@@ -90,6 +90,7 @@ fn pipelines() {
         ("a private key for the operator's own control plane", format!("{SOURCE}\n{OUT}\ncontrolPlane: {{endpoint: 'flowctl.flowctl-system:8080', tls: {{caBundle: '-----BEGIN PRIVATE KEY-----'}}}}")),
         ("volumes", format!("{SOURCE}\n{OUT}\nruntime: {{volumes: [{{name: a, persistentVolumeClaim: {{claim: x}}}}, {{name: flowctl-x}}, {{name: b, hostPath: {{path: /}}}}], volumeMounts: [{{name: bb, mountPath: /etc/flowctl/x}}]}}")),
         ("a volume that pod security does not allow", format!("{SOURCE}\n{OUT}\nruntime: {{volumes: [{{name: a, emptyDir: {{}}}}, {{name: b, hostPath: {{path: /}}}}], volumeMounts: [{{name: b, mountPath: /b}}]}}")),
+        ("everything at once", format!("{SOURCE}\nprocessors: [{{type: LedgerReeder}}, {{processorRef: {{name: nobody}}}}]\n{OUT}\nruntime: {{volumes: [{{name: a, nfs: {{server: x, path: /}}}}], podTemplate: {{spec: {{hostPID: true}}}}}}\nbatch: {{backoffLimit: 1}}")),
         ("a large file", format!("{SOURCE}\nconsumers: [{{type: Large, config: {{text: {}}}}}]\nruntime: {{image: x}}", "x".repeat(1_050_000))),
     ];
     let table: Vec<_> = cases
@@ -118,6 +119,11 @@ fn pod_templates() {
         (
             "injected variables, files and ports",
             "{spec: {containers: [{name: main, env: [{name: POD_NAME, value: x}], volumeMounts: [{name: flowctl-config, mountPath: /etc/flowctl}], ports: [{containerPort: 8089, name: other}]}], volumes: [{name: flowctl-config, emptyDir: {}}]}}",
+        ),
+        // All at once: whoever repairs one must not meet the next one only then.
+        (
+            "a mistyped key beside pod security",
+            "{spec: {hostNetwork: true, tolerationes: []}}",
         ),
         (
             "the kind of pod",
@@ -228,6 +234,10 @@ fn processors() {
             "role: Processor\nworkload: {image: x, env: [{name: A}, {name: A}]}\nport: 1",
         ),
         (
+            "everything at once",
+            "role: Processor\nworkload: {image: x, replicas: 1001, podTemplate: {spec: {hostIPC: true, tolerationes: []}}}\nport: 1\nconnections: [{env: UP, processorRef: {name: nobody}}]",
+        ),
+        (
             "claims twice",
             "role: Processor\nworkload: {image: x, resources: {claims: [{name: A}, {name: A}]}}\nport: 1",
         ),
@@ -294,6 +304,49 @@ fn a_namespace_that_the_operator_does_not_work_in_is_told() {
     assert!(outside.contains("works in stellar, tools only"), "{outside}");
     let inside = to("tools");
     assert!(inside.contains("does not exist or does not grant"), "{inside}");
+}
+
+// Whoever looks for a missing processor that the operator merely cannot see looks in the wrong place.
+#[test]
+fn a_namespace_that_cannot_be_read_is_told() {
+    let mut world = world();
+    world.unread = [String::from("lost")].into();
+    let pipeline = fpl(
+        "x",
+        &format!("{SOURCE}\nprocessors: [{{processorRef: {{name: private, namespace: lost}}}}]\n{OUT}"),
+    );
+    let processor = xproc(
+        "puller",
+        "role: Processor\nworkload: {image: x}\nport: 1\nconnections: [{env: UP, processorRef: {name: private, namespace: lost}}]",
+    );
+    for problems in [
+        problems(&world.plan(&pipeline)),
+        problems(&world.plan_processor(&processor)),
+    ] {
+        let told = problems.concat();
+        assert!(told.contains("cannot read namespace \"lost\""), "{told}");
+        assert!(!told.contains("does not exist"), "{told}");
+    }
+}
+
+// A bound that was tightened would refuse what runs on the day on which a processor is missing for a moment.
+#[test]
+fn what_was_accepted_is_not_judged_again_while_a_reference_is_missing() {
+    let mut world = world();
+    world.settings.pod_security = PodSecurity::Baseline;
+    let spec = format!(
+        "{SOURCE}\nprocessors: [{{processorRef: {{name: ttp-processor}}}}]\n{OUT}\n\
+         runtime: {{podTemplate: {{spec: {{securityContext: {{runAsUser: 0, runAsNonRoot: false}}}}}}}}"
+    );
+    let mut pipeline = fpl("x", &spec);
+    world.status = Some(world.publish(&pipeline));
+    world.settings.pod_security = PodSecurity::Restricted;
+    world.processors.clear();
+    assert_eq!(problems(&world.plan(&pipeline)).len(), 1);
+
+    pipeline.metadata.generation = Some(2);
+    let told = problems(&world.plan(&pipeline)).concat();
+    assert!(told.contains("runAsUser: 0 is not allowed"), "{told}");
 }
 
 /// A name of two labels may be one of the world: looked up as it is written, it could lead out of the cluster.

@@ -7,7 +7,7 @@ mod processor;
 
 use std::collections::BTreeMap;
 
-use flowctl_api::ControlPlane;
+use flowctl_api::{ConditionType, ControlPlane, Status};
 use k8s_openapi::api::core::v1::EnvVar;
 
 use crate::Settings;
@@ -18,6 +18,21 @@ use crate::validate::dialled;
 
 pub(crate) use pipeline::pipeline;
 pub(crate) use processor::processor;
+
+/// The revision of what is rendered to be judged only.
+pub(crate) const UNNAMED: &str = "0000000000";
+
+/// Whether this very spec was accepted before. Then it is not judged again while something else keeps it from being
+/// rendered; before that, its author sees everything that is wrong at once.
+pub(crate) fn was_accepted(status: Option<&Status>, generation: Option<i64>) -> bool {
+    let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
+    generation.is_some()
+        && conditions.any(|condition| {
+            condition.type_ == ConditionType::Accepted.as_str()
+                && condition.status == "True"
+                && condition.observed_generation == generation
+        })
+}
 
 /// The control plane that pods report to: the spec's, by the name that is dialled, or else the operator's without its
 /// Secret, which lies in the operator's namespace.

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{control_plane_tls, reports_to};
+use crate::body::to_json;
 use crate::env::{self, Identity, entry};
 use crate::pod::{self, ConfigDir, Mounts, Parts, RootFilesystem};
 use crate::revision::{Content, Rendered};
@@ -51,7 +52,7 @@ pub(crate) fn pipeline(
         ..long.clone()
     }));
     injected.extend(tls);
-    check_size(&files, problems);
+    check_size(valid, &files, problems);
     if let Some(secret) = &valid.client_tls {
         config.secret(secret, pod::CLIENT_TLS, &["tls.crt", "tls.key"]);
     }
@@ -178,6 +179,20 @@ fn with_hint(fault: &flowctl_pipeline::Diagnostic) -> String {
     }
 }
 
+/// The config that alone has more than `bytes`; else the whole spec.
+fn largest_config(valid: &ValidPipeline, bytes: usize) -> String {
+    let source = std::iter::once(("spec.source".to_owned(), &valid.source));
+    let listed = [("processors", &valid.processors), ("consumers", &valid.consumers)];
+    let listed = listed.into_iter().flat_map(|(list, steps)| {
+        let steps = steps.iter().enumerate();
+        steps.map(move |(index, step)| (format!("spec.{list}[{index}]"), step))
+    });
+    source
+        .chain(listed)
+        .find(|(_, step)| to_json(&step.config).to_string().len() > bytes)
+        .map_or_else(|| "spec".to_owned(), |(field, _)| format!("{field}.config"))
+}
+
 /// `pipelines.<key>.processors[1].config.x` of the file is `spec.processors[1].config.x` of the object.
 fn spec_path(path: &str, file: &PipelineFile) -> String {
     let root = format!("pipelines.{}.", file.key);
@@ -187,12 +202,12 @@ fn spec_path(path: &str, file: &PipelineFile) -> String {
     }
 }
 
-fn check_size(files: &BTreeMap<String, String>, problems: &mut Problems) {
+fn check_size(valid: &ValidPipeline, files: &BTreeMap<String, String>, problems: &mut Problems) {
     let bytes: usize = files.iter().map(|(name, text)| name.len() + text.len()).sum();
     if bytes > MAX_BYTES {
         problems.refuse(
             Reason::ConfigTooLarge,
-            "spec",
+            largest_config(valid, bytes / 2),
             format!(
                 "the pipeline file and the CA bundles are {bytes} bytes, and a ConfigMap takes {MAX_BYTES}; move large values \
                  of config into files on a volume"

@@ -48,7 +48,8 @@ fn refusal(failure: &Failure, running: &Running, namespace: Option<&str>) -> Opt
         FailureKind::FieldConflict { manager, message } => (
             Reason::ApplyFailed,
             format!(
-                "{child}: {manager:?} keeps setting fields that the operator sets: {}",
+                "{child}: {manager:?} keeps setting fields that the operator sets: {}; set them in this object's spec, or stop \
+                 {manager:?} from it",
                 quote(message)
             ),
         ),

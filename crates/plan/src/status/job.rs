@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{ChildKind, ChildRef};
 
+/// What a failed run needs.
+const AGAIN: &str = "a new value of spec.restartedAt runs it again";
+
 /// Whether the Job came to its end, so that nothing can be suspended or started any more.
 pub(super) fn is_finished(job: &Job) -> bool {
     condition(job, "Complete").is_some() || condition(job, "Failed").is_some()
@@ -96,13 +99,14 @@ fn failure(job: &Job, end: &JobCondition, live: &[&Pod], place: &Place<'_>) -> V
                 container::end_in_words(end)
             };
             let text = format!(
-                "the batch run failed: pod {} {words} ({reason}: {message})",
+                "the batch run failed: pod {} {words} ({reason}: {message}); {AGAIN}",
                 pods::name(pod)
             );
             Verdict::bad(Reason::Failed, text).about(pod_reference(pod))
         }
         None => {
-            Verdict::bad(Reason::Failed, format!("the batch run failed: {reason}: {message}")).about(reference(job))
+            let text = format!("the batch run failed: {reason}: {message}; {AGAIN}");
+            Verdict::bad(Reason::Failed, text).about(reference(job))
         }
     };
     verdict.for_a_person()

@@ -54,9 +54,9 @@ pub fn pipeline(observed: &PipelineObserved, plan: &Plan, applied: &Applied) -> 
         served: served(object.status.as_ref()),
     };
     let workload = workload::find(plan, &applied.children);
-    let over = pipeline::complete(object, plan, &applied.children);
+    let over = pipeline::over(object, plan, &applied.children);
     let running = match over {
-        Some(over) => workload::complete(&over.available.message),
+        Some(over) => workload::over(over),
         None => workload::look(
             workload,
             Asked {

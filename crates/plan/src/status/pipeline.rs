@@ -5,7 +5,7 @@ use flowctl_api::{ConditionType, ExternalProcessor, Pipeline, pipeline::Mode, st
 use super::{conditions::find, verdict::Truth, workload::is_workload};
 use crate::{
     Children, PipelineObserved, Plan, Wiring,
-    complete::{self, Asked, Complete},
+    over::{self, Asked, Over},
 };
 
 /// One entry for every step that refers to an ExternalProcessor. A processor that is not there and one that does not
@@ -44,21 +44,21 @@ pub(super) fn upstream(observed: &PipelineObserved, wiring: &Wiring) -> Option<S
     ))
 }
 
-/// The complete run that is only remembered: no Job is wanted, and nothing else has been since.
-pub(super) fn complete<'o>(object: &'o Pipeline, plan: &Plan, children: &Children) -> Option<Complete<'o>> {
+/// The run that is over and only remembered: no Job is wanted, and nothing else has been since.
+pub(super) fn over<'o>(object: &'o Pipeline, plan: &Plan, children: &Children) -> Option<Over<'o>> {
     let wants_workload = plan.present.iter().any(|child| is_workload(child.id.kind));
     let asked = match &plan.revision {
         Some(revision) => Asked::Revision(&revision.current),
         None => Asked::Held,
     };
-    complete::complete(object, asked, children).filter(|_| !wants_workload)
+    over::over(object, asked, children).filter(|_| !wants_workload)
 }
 
 /// The generation whose workload `Available` tells of: the run of a held Batch pipeline is of the generation that was
 /// last built. Without this a newer spec would look as if it had been run.
 pub(super) fn generation_shown(object: &Pipeline, plan: &Plan) -> Option<i64> {
     let held = plan.revision.is_none() && object.spec.mode == Some(Mode::Batch);
-    complete::available(object)
+    over::available(object)
         .filter(|_| held)
         .map_or(object.metadata.generation, |published| published.observed_generation)
 }

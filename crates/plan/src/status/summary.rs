@@ -82,7 +82,7 @@ fn verdicts(causes: Causes) -> Verdicts {
     } = running;
     let (available, retrying) = match outcome {
         // A run that is over is over, whatever else cannot be written; forgetting it would run it again.
-        Outcome::Refused(refusal) if seen.reason == Reason::Complete => {
+        Outcome::Refused(refusal) if matches!(seen.reason, Reason::Complete | Reason::Failed) => {
             stuck = stuck.or_else(|| refusal.waits_for_a_person().then_some(refusal));
             (seen, None)
         }

@@ -16,7 +16,7 @@ use super::{
     text::count,
     verdict::Verdict,
 };
-use crate::{ChildKind, Children, Plan};
+use crate::{ChildKind, Children, Plan, over::Over};
 
 /// The one workload that is asked.
 #[derive(Clone, Copy, Debug)]
@@ -117,10 +117,15 @@ pub(super) fn look(
     }
 }
 
-/// A batch run that was complete before.
-pub(super) fn complete(message: &str) -> Running {
+/// A batch run that was over before.
+pub(super) fn over(over: Over<'_>) -> Running {
+    let said = over.available;
     Running {
-        available: Verdict::good(Reason::Complete, message),
+        available: if said.reason == Reason::Complete.as_str() {
+            Verdict::good(Reason::Complete, said.message.as_str())
+        } else {
+            Verdict::bad(Reason::Failed, said.message.as_str()).for_a_person()
+        },
         going_on: None,
         stuck: None,
         pods: Some(PodCount::default()),

@@ -27,17 +27,10 @@ pub(crate) struct ValidContainer {
 /// Checks `spec.workload` or `spec.runtime`.
 pub(super) fn check(container: &Container, field: &'static str, problems: &mut Problems) -> ValidContainer {
     let pod_template = container.pod_template.as_ref().and_then(|template| {
-        let parsed = strict::parse::<PodTemplateSpec>(template);
-        parsed
-            .map_err(|faults| {
-                refuse(
-                    faults,
-                    &format!("{field}.podTemplate"),
-                    Reason::PodTemplateRefused,
-                    problems,
-                )
-            })
-            .ok()
+        let (read, faults) = strict::parse::<PodTemplateSpec>(template);
+        let path = format!("{field}.podTemplate");
+        refuse(faults, &path, Reason::PodTemplateRefused, problems);
+        read
     });
     let volumes = volumes(container, field, problems);
     let from_template = pod_template.iter().filter_map(|template| template.spec.as_ref());
@@ -76,24 +69,28 @@ pub(super) fn check(container: &Container, field: &'static str, problems: &mut P
     }
 }
 
+/// Every volume in its place, so that one is still found by its index when another cannot be read.
 fn volumes(container: &Container, field: &str, problems: &mut Problems) -> Vec<Volume> {
     let mut volumes = Vec::new();
     for (index, object) in container.volumes.iter().enumerate() {
         let path = format!("{field}.volumes[{index}]");
-        match strict::parse::<Volume>(object) {
-            Ok(volume) if volume.name.is_empty() => problems.invalid(path, "a volume needs a name"),
-            Ok(volume) if volume.name.starts_with(OWN_VOLUMES) => problems.invalid(
+        let (read, faults) = strict::parse::<Volume>(object);
+        match &read {
+            Some(volume) if volume.name.is_empty() => problems.invalid(path.as_str(), "a volume needs a name"),
+            Some(volume) if volume.name.starts_with(OWN_VOLUMES) => problems.invalid(
                 format!("{path}.name"),
                 format!(
                     "{:?} begins with {OWN_VOLUMES:?}, as the operator's own volumes do; choose another name",
                     volume.name
                 ),
             ),
-            Ok(volume) => volumes.push(volume),
-            Err(faults) => refuse(faults, &path, Reason::Invalid, problems),
+            Some(_) | None => {}
         }
+        refuse(faults, &path, Reason::Invalid, problems);
+        volumes.push(read.unwrap_or_default());
     }
     let names = volumes.iter().map(|volume| volume.name.as_str());
+    let names = names.filter(|name| !name.is_empty());
     unique(names, &format!("{field}.volumes"), problems);
     volumes
 }

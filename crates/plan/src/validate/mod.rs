@@ -10,6 +10,8 @@ mod processor;
 mod steps;
 mod tls;
 
+use std::collections::BTreeSet;
+
 use flowctl_api::{ConditionType, MAX_NAME, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -64,6 +66,14 @@ impl Problems {
 
     pub(crate) fn into_vec(self) -> Vec<Problem> {
         self.0
+    }
+
+    /// Adds what is said of fields that have no problem yet: a second look at a broken part finds the same again in other
+    /// words.
+    pub(crate) fn add_new(&mut self, others: Problems) {
+        let known: BTreeSet<String> = self.0.iter().map(|problem| problem.field.clone()).collect();
+        self.0
+            .extend(others.0.into_iter().filter(|problem| !known.contains(&problem.field)));
     }
 
     fn push(

@@ -35,7 +35,8 @@ pub(crate) enum Checkpoint {
     EmptyDir,
 }
 
-/// Checks a Pipeline; `None` when there is any problem.
+/// Checks a Pipeline. With problems there is still what can be judged further, with stand-ins for endpoints that are not
+/// known, unless it is too broken for that.
 pub(crate) fn pipeline(
     observed: &PipelineObserved,
     problems: &mut Problems,
@@ -58,15 +59,13 @@ pub(crate) fn pipeline(
     modes(spec, problems);
     let checkpoint = checkpoint(spec, problems);
     let (steps, wired) = steps::check(observed, flavor, runtime.client_tls.is_some(), problems);
-    let of = |place| steps.iter().filter(move |step| step.place == place).cloned();
-    let source = of(flowctl_pipeline::Place::Source).next();
-    let valid = source.filter(|_| problems.is_empty()).map(|source| ValidPipeline {
+    let valid = steps.map(|steps| ValidPipeline {
         owner,
         mode: spec.mode.unwrap_or_default(),
         flavor,
-        source,
-        processors: of(flowctl_pipeline::Place::Processor).collect(),
-        consumers: of(flowctl_pipeline::Place::Consumer).collect(),
+        source: steps.source,
+        processors: steps.processors,
+        consumers: steps.consumers,
         container,
         client_tls: runtime.client_tls.map(|tls| tls.secret_name),
         checkpoint,

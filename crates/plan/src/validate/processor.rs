@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::EnvVar;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ValidProcessor {
     pub(crate) owner: Owner,
-    /// What runs; `None`: it runs elsewhere.
+    /// What runs; `None`: it runs elsewhere, or there are problems.
     pub(crate) workload: Option<ValidWorkload>,
 }
 
@@ -61,8 +61,9 @@ pub(crate) fn ports(processor: &ExternalProcessor) -> Option<Ports> {
     ports.filter(|_| problems.is_empty() && !owner.name.is_empty())
 }
 
-/// Checks an ExternalProcessor; `None` when there is any problem.
-pub(crate) fn processor(observed: &ProcessorObserved, problems: &mut Problems) -> Option<ValidProcessor> {
+/// Checks an ExternalProcessor. With problems there is still what can be judged further, without the connections that do
+/// not resolve, unless it is too broken for that.
+pub(crate) fn processor(observed: &ProcessorObserved, problems: &mut Problems) -> ValidProcessor {
     let spec = &observed.object.spec;
     let owner = owner(OwnerKind::ExternalProcessor, &observed.object.metadata, problems);
     if let Some(server) = &spec.tls {
@@ -108,7 +109,7 @@ pub(crate) fn processor(observed: &ProcessorObserved, problems: &mut Problems) -
             None
         }
     };
-    problems.is_empty().then_some(ValidProcessor { owner, workload })
+    ValidProcessor { owner, workload }
 }
 
 fn check_workload(workload: &Workload, problems: &mut Problems) -> ValidContainer {
@@ -242,7 +243,7 @@ fn connections(observed: &ProcessorObserved, problems: &mut Problems) -> Vec<Env
             Some(endpoint) => entries.push(entry(name, endpoint.address)),
             None => problems.unresolved(
                 format!("{field}.processorRef"),
-                steps::not_found(reference, &target, namespace, &observed.settings.watched_namespaces),
+                steps::not_found(reference, &target, namespace, &observed.settings, &observed.unread),
             ),
         }
     }

@@ -1,7 +1,7 @@
 //! The steps of a Pipeline: names, references, and whether each fits its place. A reference that does not exist and one
 //! that is not granted get the same words: whether an object exists is a secret of its namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowctl_api::external_processor::ClientAuth;
 use flowctl_api::pipeline::{Flavor, Step};
@@ -9,7 +9,7 @@ use flowctl_api::{ExternalProcessor, Object, ProcessorRef, Protocol, Reason, Rol
 use flowctl_pipeline::Place;
 
 use super::Problems;
-use crate::{Endpoint, Key, PipelineObserved, WiredStep, endpoint, references};
+use crate::{Endpoint, Key, PipelineObserved, Settings, WiredStep, endpoint, references};
 
 /// Keys of a config that the operator writes beside a `processorRef`.
 const WRITTEN: [&str; 3] = ["endpoint", "protocol", "tls"];
@@ -47,14 +47,22 @@ struct Placed<'a> {
     step: &'a Step,
 }
 
-/// Checks all steps. Steps with problems are left out of the first list, and without an endpoint in the second, which
-/// holds every step that refers to an ExternalProcessor.
+/// All steps, by place.
+pub(super) struct ValidSteps {
+    pub(super) source: ValidStep,
+    pub(super) processors: Vec<ValidStep>,
+    pub(super) consumers: Vec<ValidStep>,
+}
+
+/// Checks all steps. A step whose reference has problems has a stand-in for its endpoint in the first part, so that the
+/// rest of it can be judged, and none in the second, which holds every step that refers to an ExternalProcessor. The
+/// first part is missing when a step is none, or the source is a reference.
 pub(super) fn check(
     observed: &PipelineObserved,
     flavor: Flavor,
     has_client_certificate: bool,
     problems: &mut Problems,
-) -> (Vec<ValidStep>, Vec<WiredStep>) {
+) -> (Option<ValidSteps>, Vec<WiredStep>) {
     let namespace = observed.object.metadata.namespace.as_deref().unwrap_or_default();
     let context = Context {
         observed,
@@ -86,6 +94,7 @@ pub(super) fn check(
                     target: target.clone(),
                     endpoint: endpoint.as_ref().map(|endpoint| endpoint.address.clone()),
                 });
+                let endpoint = endpoint.or_else(|| stand_in(placed.place));
                 endpoint.map(|endpoint| Work::External(target, endpoint))
             }
             (None, None) => None,
@@ -99,7 +108,28 @@ pub(super) fn check(
         }));
     }
     contracts(&context, &placed, problems);
-    (valid, wired)
+    let all = valid.len() == placed.len();
+    let (source, others): (Vec<_>, Vec<_>) = valid.into_iter().partition(|step| step.place == Place::Source);
+    let (processors, consumers) = others.into_iter().partition(|step| step.place == Place::Processor);
+    let steps = source.into_iter().next().filter(|_| all).map(|source| ValidSteps {
+        source,
+        processors,
+        consumers,
+    });
+    (steps, wired)
+}
+
+/// In the place of an endpoint that is not known; `None` for a source, which no service can be.
+fn stand_in(place: Place) -> Option<Endpoint> {
+    let stand_in = Endpoint {
+        address: "unknown:1".to_owned(),
+        protocol: Protocol::PipelineV1,
+        tls: None,
+    };
+    match place {
+        Place::Source => None,
+        Place::Processor | Place::Consumer => Some(stand_in),
+    }
 }
 
 fn placed(observed: &PipelineObserved) -> Vec<Placed<'_>> {
@@ -199,15 +229,8 @@ impl Context<'_> {
             return None;
         }
         let Some(processor) = self.granted(target) else {
-            problems.unresolved(
-                field,
-                not_found(
-                    reference,
-                    target,
-                    self.namespace,
-                    &self.observed.settings.watched_namespaces,
-                ),
-            );
+            let (settings, unread) = (&self.observed.settings, &self.observed.unread);
+            problems.unresolved(field, not_found(reference, target, self.namespace, settings, unread));
             return None;
         };
         let reached = self.reached(placed, &field, target, processor, problems);
@@ -287,9 +310,16 @@ impl Context<'_> {
     }
 }
 
-/// What is said of a reference that leads nowhere; `watched` are the namespaces that the operator works for, all of
-/// them when there is none. That one is not watched is no secret of it.
-pub(super) fn not_found(reference: &ProcessorRef, target: &Key, namespace: &str, watched: &[String]) -> String {
+/// What is said of a reference that leads nowhere; `unread` are namespaces that the operator works for and cannot read. What
+/// the operator may look at is no secret of a namespace; what is in it is.
+pub(super) fn not_found(
+    reference: &ProcessorRef,
+    target: &Key,
+    namespace: &str,
+    settings: &Settings,
+    unread: &BTreeSet<String>,
+) -> String {
+    let watched = &settings.watched_namespaces;
     if target.namespace == namespace {
         return format!(
             "there is no ExternalProcessor {:?} in this namespace; create it, or correct the name",
@@ -301,6 +331,13 @@ pub(super) fn not_found(reference: &ProcessorRef, target: &Key, namespace: &str,
             "ExternalProcessor {target} cannot be used: this operator works in {} only; refer to one there, or add \
              namespace {:?} to the operator's --namespaces",
             watched.join(", "),
+            target.namespace
+        );
+    }
+    if unread.contains(&target.namespace) {
+        return format!(
+            "ExternalProcessor {target} cannot be looked up: the operator cannot read namespace {:?} at present; what runs is \
+             left as it is; create that namespace, or the operator's Role in it",
             target.namespace
         );
     }

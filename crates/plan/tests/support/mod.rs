@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flowctl_api::status::RevisionStatus;
@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 pub(crate) struct World {
     /// ExternalProcessors, in every namespace.
     pub(crate) processors: BTreeMap<Key, Arc<ExternalProcessor>>,
+    /// Namespaces that the operator cannot read.
+    pub(crate) unread: BTreeSet<String>,
     /// What the object owns.
     pub(crate) children: Children,
     /// What was last published.
@@ -135,6 +137,7 @@ impl World {
         });
         Self {
             processors: keyed.collect(),
+            unread: BTreeSet::new(),
             children: Children::default(),
             status: None,
             settings: settings(),
@@ -158,6 +161,7 @@ impl World {
         pipeline::plan(&PipelineObserved {
             object: Arc::new(object),
             processors: self.processors.clone(),
+            unread: self.unread.clone(),
             children: self.children.clone(),
             settings: Arc::new(self.settings.clone()),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),
@@ -171,6 +175,7 @@ impl World {
         processor::plan(&ProcessorObserved {
             object: Arc::new(object),
             upstreams: self.processors.clone(),
+            unread: self.unread.clone(),
             used_by: 0,
             children: self.children.clone(),
             settings: Arc::new(self.settings.clone()),
@@ -303,6 +308,7 @@ impl World {
         let observed = PipelineObserved {
             object: Arc::new(object),
             processors: self.processors.clone(),
+            unread: self.unread.clone(),
             children: self.children.clone(),
             settings: Arc::new(self.settings.clone()),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),

@@ -9,7 +9,10 @@ mod pipelines;
 mod refusals;
 mod whole;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use flowctl_api::{ConditionType, ExternalProcessor, Pipeline, Reason, Status};
 use jiff::Timestamp;
@@ -270,6 +273,7 @@ impl Service {
         let observed = ProcessorObserved {
             object: Arc::new(self.object.clone()),
             upstreams: BTreeMap::new(),
+            unread: BTreeSet::new(),
             used_by: self.used_by,
             children: Children::default(),
             settings: settings(),
@@ -322,6 +326,7 @@ impl Flow {
         let observed = PipelineObserved {
             object: Arc::new(self.object.clone()),
             processors: self.processors.clone(),
+            unread: BTreeSet::new(),
             children: Children::default(),
             settings: settings(),
             now,
