@@ -1,15 +1,23 @@
 //! The operator against a real apiserver with real controllers and garbage collection, counted in the audit log.
 
+mod admission;
+mod adoption;
+mod answers;
+mod batch;
 mod converge;
 mod everywhere;
+mod kubectl;
 mod leaders;
 mod namespaces;
 mod objects;
 mod ownership;
 mod process;
+mod references;
 mod rollouts;
 mod rules;
 mod support;
+mod surface;
+mod tls;
 mod workloads;
 mod world;
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Gives the operator of `to` these rules in the namespace of `lost`.
-async fn allow(lost: &Place, to: &Place, rules: Value) -> TestResult {
+pub(crate) async fn allow(lost: &Place, to: &Place, rules: Value) -> TestResult {
     let group = "rbac.authorization.k8s.io";
     let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": "others"},
         "rules": rules});

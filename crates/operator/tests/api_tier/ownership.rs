@@ -13,35 +13,6 @@ use crate::{
     support::{LIMIT, in_namespace},
 };
 
-// Taking over somebody else's Service would hand it to garbage collection.
-#[test]
-fn a_foreign_service_is_left_alone_and_its_owner_named() {
-    in_namespace("foreign", async |place| {
-        let foreign = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "ttp-processor"},
-            "spec": {"ports": [{"port": 80}], "selector": {"app": "theirs"}},
-        });
-        place.apply(foreign).await?;
-        let before: Service = place.get("ttp-processor").await?;
-        let operator = place.operator().await?;
-        place.apply(processor("ttp", "Processor")).await?;
-        let status = place
-            .condition::<ExternalProcessor>("ttp", "Available", "False", "NameConflict")
-            .await?;
-        assert!(
-            status.why.contains("ttp-processor") && status.why.contains("a-user"),
-            "{}",
-            status.why
-        );
-        place.settled().await?;
-        assert_eq!(place.get::<Service>("ttp-processor").await?, before);
-
-        place.delete::<Service>("ttp-processor").await?;
-        place.ready::<ExternalProcessor>("ttp").await?;
-        operator.stop().await
-    });
-}
-
 // Stopping a workload must work on the day on which something beside it cannot be written.
 #[test]
 fn the_number_of_copies_is_obeyed_although_a_service_cannot_be_written() {

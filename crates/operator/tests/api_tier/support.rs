@@ -279,6 +279,12 @@ impl Place {
         Ok(())
     }
 
+    /// Runs kubectl in this namespace.
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> Result<String, Error> {
+        let arguments = [&["--namespace", &self.namespace], arguments].concat();
+        self.world.cluster.kubectl(&arguments).await
+    }
+
     /// Waits until a condition stands as expected for the object's present generation; gives the status.
     pub(crate) async fn condition<K>(
         &self,

@@ -13,6 +13,10 @@ mod rollouts;
 mod rules;
 #[path = "../api_tier/support.rs"]
 mod support;
+#[path = "../api_tier/surface.rs"]
+mod surface;
+#[path = "../api_tier/tls.rs"]
+mod tls;
 #[path = "../api_tier/workloads.rs"]
 mod workloads;
 #[path = "../api_tier/world.rs"]
