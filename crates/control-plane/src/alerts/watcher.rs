@@ -1,0 +1,351 @@
+//! Evaluates alerts and tells what changed. One task: nothing here is decided in two places at once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use flowctl_proto::flowctl::v1::HealthStatus;
+use flowctl_runtime::Metrics;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prost_types::Timestamp;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::condition::State;
+use super::delivery::{Attempt, Attempted, Delivery, Retry};
+use super::instances::Verdict;
+use super::kept::Kept;
+use super::webhook::Caller;
+use super::{About, Alert, Alerts};
+use crate::clock::{Clock as _, Now, SystemClock};
+use crate::names::{liveness_name, status_name, type_name};
+use crate::registry::{Filter, Liveness, Service, Subject};
+
+/// How often conditions are evaluated.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Calls under way, of all alerts and of one: a receiver that is down must not keep the others waiting.
+const UNDER_WAY: usize = 64;
+const UNDER_WAY_OF_ONE: usize = 8;
+
+/// The task.
+pub(crate) struct Watcher {
+    alerts: Alerts,
+    caller: Caller,
+    retry: Retry,
+    metrics: AlertMetrics,
+    calls: JoinSet<()>,
+    under_way: HashMap<String, usize>,
+    /// Services that changed since the last look.
+    touched: BTreeSet<String>,
+    /// Alerts about every service that have looked at every service.
+    begun: BTreeSet<String>,
+    looked: Instant,
+}
+
+#[derive(Clone, Debug, Default)]
+struct AlertMetrics {
+    alerts: Gauge,
+    firing: Gauge,
+    calls: Family<Outcome, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// What a receiver gets.
+#[derive(Debug, Serialize)]
+struct Body<'a> {
+    delivery_id: &'a str,
+    state: Verdict,
+    since: String,
+    alert: AlertBody<'a>,
+    service: ServiceBody<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct AlertBody<'a> {
+    alert_id: &'a str,
+    condition: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceBody<'a> {
+    service_id: &'a str,
+    /// What the condition calls `status`; `removed` when the service is gone.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    liveness: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported_status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_heartbeat: Option<String>,
+    /// Of the metric that the condition names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<f64>,
+}
+
+// === impl AlertMetrics ===
+
+impl AlertMetrics {
+    fn register(metrics: &Metrics) -> Self {
+        let this = Self::default();
+        metrics.register(|registry| {
+            let registry = registry.sub_registry_with_prefix("flowctl_control_plane");
+            registry.register("alerts", "Alerts that are evaluated", this.alerts.clone());
+            registry.register(
+                "alerts_firing",
+                "Services of which an alert's condition holds",
+                this.firing.clone(),
+            );
+            registry.register(
+                "alert_calls",
+                "Calls of webhooks, by what became of them",
+                this.calls.clone(),
+            );
+        });
+        this
+    }
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    pub(crate) fn new(alerts: Alerts, caller: Caller, retry: Retry, metrics: &Metrics) -> Self {
+        Self {
+            alerts,
+            caller,
+            retry,
+            metrics: AlertMetrics::register(metrics),
+            calls: JoinSet::new(),
+            under_way: HashMap::new(),
+            touched: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            looked: Instant::now(),
+        }
+    }
+
+    /// Runs until it is dropped; calls under way end with it, and are made again after the next start.
+    pub(crate) async fn run(mut self) {
+        let (report, mut reports) = mpsc::channel(UNDER_WAY);
+        let mut changes = self.alerts.0.registry.subscribe();
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {
+                    let changed = self.look();
+                    self.tell(&report);
+                    self.keep(changed).await;
+                }
+                changes = changes.changed() => {
+                    let ids = changes.into_iter().filter_map(|change| match change.subject {
+                        Subject::Service(id) => Some(id.to_string()),
+                        Subject::Run(_) => None,
+                    });
+                    self.touched.extend(ids);
+                }
+                Some(attempt) = reports.recv() => {
+                    let changed = self.hear(attempt);
+                    self.keep(changed.into_iter().collect()).await;
+                }
+                Some(_) = self.calls.join_next() => {}
+            }
+        }
+    }
+
+    /// Evaluates; gives the alerts of which something has changed that is kept.
+    fn look(&mut self) -> BTreeSet<String> {
+        let now = SystemClock.now();
+        let registry = &self.alerts.0.registry;
+        let mut touched = std::mem::take(&mut self.touched);
+        let since = std::mem::replace(&mut self.looked, now.steady);
+        let mut alerts = self.alerts.alerts();
+        let needs_metrics = |alert: &Alert| alert.about == About::Every && alert.condition.metric().is_some();
+        if alerts.values().any(needs_metrics) {
+            touched.extend(registry.beats_since(since).into_iter().map(|(id, _)| id));
+        }
+        self.begun.retain(|id| alerts.contains_key(id));
+        let mut changed = BTreeSet::new();
+        for (alert_id, alert) in alerts.iter_mut() {
+            let candidates = match &alert.about {
+                About::One(id) => BTreeSet::from([id.clone()]),
+                About::Every if self.begun.insert(alert_id.clone()) => {
+                    registry.ids(Filter::default()).into_iter().collect()
+                }
+                About::Every => alert
+                    .instances
+                    .services()
+                    .map(str::to_owned)
+                    .chain(touched.iter().cloned())
+                    .collect(),
+            };
+            for id in candidates {
+                if see(alert, &id, registry.get(&id).ok().as_ref(), now) {
+                    changed.insert(alert_id.clone());
+                }
+            }
+        }
+        let firing: usize = alerts.values().map(|alert| alert.instances.firing()).sum();
+        self.metrics.firing.set(i64::try_from(firing).unwrap_or(i64::MAX));
+        self.metrics.alerts.set(i64::try_from(alerts.len()).unwrap_or(i64::MAX));
+        changed
+    }
+
+    /// Makes the calls that are due and find a place.
+    fn tell(&mut self, report: &mpsc::Sender<Attempt>) {
+        let fallback = self.alerts.0.fallback.clone();
+        let mut alerts = self.alerts.alerts();
+        for (alert_id, alert) in alerts.iter_mut() {
+            let of_this = self.under_way.get(alert_id).copied().unwrap_or_default();
+            let places = UNDER_WAY
+                .saturating_sub(self.calls.len())
+                .min(UNDER_WAY_OF_ONE.saturating_sub(of_this));
+            for (service_id, verdict, since) in alert.instances.untold(places) {
+                let service = self.alerts.0.registry.get(&service_id).ok();
+                let delivery_id = delivery_id(alert_id, &service_id, verdict, since);
+                let body = Body {
+                    delivery_id: &delivery_id,
+                    state: verdict,
+                    since: Timestamp::from(since).to_string(),
+                    alert: AlertBody {
+                        alert_id,
+                        condition: &alert.condition_text,
+                    },
+                    service: ServiceBody::of(&service_id, service.as_ref(), alert),
+                };
+                // Texts and finite numbers: nothing in it that JSON cannot hold.
+                let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
+                let delivery = Delivery {
+                    alert_id: alert_id.clone(),
+                    service_id,
+                    verdict,
+                    body,
+                    delivery_id,
+                    webhook: alert.webhook.clone(),
+                    secret: alert.secret.clone().or_else(|| fallback.clone()),
+                };
+                *self.under_way.entry(alert_id.clone()).or_default() += 1;
+                self.calls
+                    .spawn(delivery.run(self.caller.clone(), self.retry, report.clone()));
+            }
+        }
+    }
+
+    fn hear(&mut self, attempt: Attempt) -> Option<String> {
+        let outcome = match &attempt.result {
+            Attempted::Delivered(_) => "delivered",
+            Attempted::Failed(_) => "failed",
+            Attempted::GivenUp(_) => "given_up",
+        };
+        self.metrics.calls.get_or_create(&Outcome { outcome }).inc();
+        if !matches!(attempt.result, Attempted::Failed(_))
+            && let Some(count) = self.under_way.get_mut(&attempt.alert_id)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.under_way.remove(&attempt.alert_id);
+            }
+        }
+        let mut alerts = self.alerts.alerts();
+        // Deleted since: nobody wants to know.
+        let alert = alerts.get_mut(&attempt.alert_id)?;
+        match attempt.result {
+            Attempted::Delivered(at) => {
+                alert.instances.delivered(&attempt.service_id, attempt.verdict, at);
+                Some(attempt.alert_id)
+            }
+            Attempted::Failed(failure) => {
+                alert.instances.failed(&attempt.service_id, failure.to_string());
+                None
+            }
+            Attempted::GivenUp(failure) => {
+                tracing::warn!(alert = attempt.alert_id, service = attempt.service_id, %failure, "a webhook takes no calls; given up");
+                alert.instances.failed(&attempt.service_id, failure.to_string());
+                alert.instances.given_up(&attempt.service_id, attempt.verdict);
+                Some(attempt.alert_id)
+            }
+        }
+    }
+
+    async fn keep(&self, changed: BTreeSet<String>) {
+        for alert_id in changed {
+            let _disk = self.alerts.0.disk.lock().await;
+            let kept = self.alerts.alerts().get(&alert_id).map(Kept::write);
+            let Some(kept) = kept else { continue };
+            if let Err(error) = self.alerts.0.registry.keep_alert(&alert_id, kept).await {
+                tracing::error!(alert = alert_id, %error, "cannot keep what an alert has told");
+            }
+        }
+    }
+}
+
+/// Takes in what is known of a service; `true` when something has changed that is kept.
+fn see(alert: &mut Alert, id: &str, service: Option<&Service>, now: Now) -> bool {
+    let holds = match service {
+        // After a restart of this server nothing is known until it beats or its time of grace is over.
+        Some(service) if service.liveness == Liveness::Restored => return false,
+        Some(service) => alert.condition.holds(state(service), |name| number(service, name)),
+        None => false,
+    };
+    let hold = alert.condition.hold();
+    alert.instances.see(id, holds, hold, now)
+}
+
+fn number(service: &Service, name: &str) -> Option<f64> {
+    service.metrics.get(name)?.number()
+}
+
+fn state(service: &Service) -> State {
+    match (service.liveness, service.reported) {
+        (Liveness::Expired, _) => State::Expired,
+        (_, HealthStatus::Unknown) => State::Unknown,
+        (_, HealthStatus::Starting) => State::Starting,
+        (_, HealthStatus::Healthy) => State::Healthy,
+        (_, HealthStatus::Degraded) => State::Degraded,
+        (_, HealthStatus::Unhealthy) => State::Unhealthy,
+        (_, HealthStatus::Stopping) => State::Stopping,
+    }
+}
+
+/// The same for the same news, also after a restart.
+fn delivery_id(alert_id: &str, service_id: &str, verdict: Verdict, since: std::time::SystemTime) -> String {
+    let news = format!("{alert_id}\n{service_id}\n{verdict:?}\n{}", Timestamp::from(since));
+    let digest = Sha256::digest(news.as_bytes());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+// === impl ServiceBody ===
+
+impl<'a> ServiceBody<'a> {
+    fn of(service_id: &'a str, service: Option<&'a Service>, alert: &Alert) -> Self {
+        let value = service
+            .zip(alert.condition.metric())
+            .and_then(|(service, name)| number(service, name));
+        Self {
+            service_id,
+            status: service.map_or("removed", |service| state(service).name()),
+            name: service
+                .map(|service| service.registration.name.as_str())
+                .filter(|name| !name.is_empty()),
+            kind: service.map(|service| type_name(service.registration.service_type)),
+            liveness: service.map(|service| liveness_name(service.liveness)),
+            reported_status: service.map(|service| status_name(service.reported)),
+            last_heartbeat: service
+                .and_then(|service| service.last_heartbeat)
+                .map(|at| Timestamp::from(at).to_string()),
+            value: value.filter(|value| value.is_finite()),
+        }
+    }
+}

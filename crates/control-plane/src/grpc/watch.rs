@@ -1,0 +1,234 @@
+//! A stream of what changes. It is pulled by its reader: what changes faster than it is read folds into one, so that a slow
+//! reader costs the ids of what changed and no more.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flowctl_proto::flowctl::ServiceType;
+use flowctl_proto::flowctl::registry::v1::watch_response::Event;
+use flowctl_proto::flowctl::registry::v1::{
+    Beat, Beats, RemovalReason, ServiceRemoved, WatchPing, WatchRequest, WatchResponse, WatchStarted, WatchSynced,
+};
+use futures::Stream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+use tonic::Status;
+
+use super::{Shared, show};
+use crate::registry::{self, Change, Filter, Registry, Subject, Subscription};
+
+/// Between two keep-alives, if the reader names nothing.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// No reader gets anything periodic more often.
+const OFTENEST: Duration = Duration::from_secs(1);
+/// Nor less often: a day, which also keeps additions to now from overflowing.
+const RAREST: Duration = Duration::from_secs(24 * 3600);
+
+struct Watch {
+    registry: Arc<Registry>,
+    wanted: Wanted,
+    changes: Subscription,
+    revision: u64,
+    /// What was there at the beginning and is not sent yet.
+    snapshot: VecDeque<Subject>,
+    is_synced: bool,
+    /// What changed and is not sent yet. Read when its turn comes, so that it holds names and not services.
+    pending: VecDeque<Change>,
+    ready: Option<WatchResponse>,
+    /// Ids that the reader has, if it wants one type only: it must hear when one of them becomes another type.
+    sent: HashSet<String>,
+    pings: Interval,
+    beats: Option<(Interval, Instant)>,
+    _place: OwnedSemaphorePermit,
+}
+
+struct Wanted {
+    kind: ServiceType,
+    id_prefix: String,
+    runs: bool,
+}
+
+/// Opens a watch.
+pub(super) fn open(
+    shared: &Shared,
+    request: WatchRequest,
+) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + 'static, Status> {
+    let pings = every("ping_every", request.ping_every.as_ref())?.unwrap_or(PING_EVERY);
+    let beats = every("beats_every", request.beats_every.as_ref())?;
+    let Ok(place) = Arc::clone(&shared.watches).try_acquire_owned() else {
+        return Err(Status::resource_exhausted(
+            "too many watches are open; poll ListServices, or try again later",
+        ));
+    };
+    let registry = Arc::clone(&shared.registry);
+    // Before anything is read: a change in between is then sent twice, and never lost.
+    let changes = registry.subscribe();
+    let wanted = Wanted {
+        kind: request.r#type(),
+        id_prefix: request.id_prefix,
+        runs: request.runs,
+    };
+    let filter = Filter {
+        id_prefix: &wanted.id_prefix,
+        after: None,
+    };
+    let mut snapshot: VecDeque<_> = registry
+        .ids(filter)
+        .into_iter()
+        .map(|id| Subject::Service(id.into()))
+        .collect();
+    if wanted.runs {
+        snapshot.extend(registry.active_runs().into_iter().map(|id| Subject::Run(id.into())));
+    }
+    let started = WatchStarted {
+        instance_id: registry.instance_id().to_owned(),
+        ttl: Some(show::duration(registry.ttl())),
+        persistent: registry.is_persistent(),
+    };
+    let watch = Watch {
+        revision: changes.since(),
+        pending: VecDeque::new(),
+        ready: Some(message(changes.since(), Event::Started(started))),
+        registry,
+        wanted,
+        changes,
+        snapshot,
+        is_synced: false,
+        sent: HashSet::new(),
+        pings: ticks(pings),
+        beats: beats.map(|every| (ticks(every), Instant::now())),
+        _place: place,
+    };
+    Ok(futures::stream::unfold(watch, async |mut watch| {
+        let next = watch.next().await;
+        Some((Ok(next), watch))
+    }))
+}
+
+fn every(what: &str, given: Option<&prost_types::Duration>) -> Result<Option<Duration>, Status> {
+    let Some(given) = given else { return Ok(None) };
+    let every = Duration::try_from(*given).ok().filter(|every| *every >= OFTENEST);
+    let every =
+        every.ok_or_else(|| Status::invalid_argument(format!("{what} is not valid: it must be at least 1 s")))?;
+    Ok(Some(every.min(RAREST)))
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval_at(tokio::time::Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn message(revision: u64, event: Event) -> WatchResponse {
+    WatchResponse {
+        revision,
+        event: Some(event),
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    async fn next(&mut self) -> WatchResponse {
+        loop {
+            if let Some(ready) = self.ready.take() {
+                // A ping is for silence only.
+                self.pings.reset();
+                return ready;
+            }
+            if let Some(subject) = self.snapshot.pop_front() {
+                self.ready = self.read(&subject).map(|event| message(self.revision, event));
+            } else if !self.is_synced {
+                self.is_synced = true;
+                self.ready = Some(message(self.revision, Event::Synced(WatchSynced {})));
+            } else if let Some(change) = self.pending.pop_front() {
+                self.revision = change.revision;
+                self.ready = self.event(&change).map(|event| message(change.revision, event));
+            } else {
+                tokio::select! {
+                    changes = self.changes.changed() => self.pending.extend(changes),
+                    () = due(&mut self.beats) => self.ready = self.read_beats(),
+                    _ = self.pings.tick() => self.ready = Some(message(self.revision, Event::Ping(WatchPing {}))),
+                }
+            }
+        }
+    }
+
+    /// What a change means to this reader, if anything.
+    fn event(&mut self, change: &Change) -> Option<Event> {
+        let is_wanted = match &change.subject {
+            Subject::Service(id) => id.starts_with(&self.wanted.id_prefix),
+            Subject::Run(_) => self.wanted.runs,
+        };
+        if !is_wanted {
+            return None;
+        }
+        if let Some(event) = self.read(&change.subject) {
+            return Some(event);
+        }
+        match &change.subject {
+            Subject::Run(_) => None,
+            Subject::Service(id) => {
+                // A reader of one type has it only if it was sent to it.
+                if self.wanted.kind != ServiceType::Unspecified && !self.sent.remove(id.as_ref()) {
+                    return None;
+                }
+                let reason = match change.removal {
+                    Some(registry::RemovalReason::Retention) => RemovalReason::Retention,
+                    Some(registry::RemovalReason::Unregistered) | None => RemovalReason::Unregistered,
+                };
+                Some(Event::Removed(ServiceRemoved {
+                    service_id: id.to_string(),
+                    reason: reason.into(),
+                }))
+            }
+        }
+    }
+
+    /// The subject as it is now; `None` if it is gone, or not of the wanted type.
+    fn read(&mut self, subject: &Subject) -> Option<Event> {
+        match subject {
+            Subject::Service(id) => {
+                let service = self.registry.get(id).ok()?;
+                if self.wanted.kind != ServiceType::Unspecified {
+                    if service.registration.service_type != self.wanted.kind {
+                        return None;
+                    }
+                    self.sent.insert(id.to_string());
+                }
+                let ttl = show::duration(self.registry.ttl());
+                Some(Event::Service(show::service(&service, ttl)))
+            }
+            Subject::Run(id) => self.registry.run(id).ok().map(Event::Run),
+        }
+    }
+
+    fn read_beats(&mut self) -> Option<WatchResponse> {
+        let (_, since) = self.beats.as_mut()?;
+        let asked = std::mem::replace(since, Instant::now());
+        let is_wanted = |id: &str| {
+            id.starts_with(&self.wanted.id_prefix)
+                && (self.wanted.kind == ServiceType::Unspecified || self.sent.contains(id))
+        };
+        let beats = self
+            .registry
+            .beats_since(asked)
+            .into_iter()
+            .filter(|(id, _)| is_wanted(id));
+        let beats: Vec<_> = beats
+            .map(|(service_id, at)| Beat {
+                service_id,
+                last_heartbeat: Some(show::time(at)),
+            })
+            .collect();
+        (!beats.is_empty()).then(|| message(self.revision, Event::Beats(Beats { beats })))
+    }
+}
+
+async fn due(beats: &mut Option<(Interval, Instant)>) {
+    match beats {
+        Some((ticks, _)) => drop(ticks.tick().await),
+        None => std::future::pending().await,
+    }
+}

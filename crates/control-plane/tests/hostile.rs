@@ -1,0 +1,541 @@
+//! What nobody should send, and somebody will. Each gets a clear status, the process lives on, and its memory is bounded:
+//! otherwise one broken or bad client takes the registry from everybody.
+
+#[path = "support/raw.rs"]
+mod raw;
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flowctl_control_plane::{LimitArgs, ServerArgs};
+use flowctl_proto::flowctl::registry::v1 as ours;
+use flowctl_proto::flowctl::v1::HealthStatus;
+use flowctl_proto::flowctl::{self as legacy, v1};
+use futures::StreamExt as _;
+use prost::Message as _;
+use raw::{call, field, number, varint};
+use support::{args, component, get, register, start, until, v1_beat};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::Code;
+
+const MIB: usize = 1024 * 1024;
+
+/// Every method that takes one message with a text in field 1, and whether an empty message is refused.
+const METHODS: [(&str, bool); 21] = [
+    ("/flowctl.ControlPlane/Register", false),
+    ("/flowctl.ControlPlane/Heartbeat", true),
+    ("/flowctl.ControlPlane/GetServiceStatus", true),
+    ("/flowctl.ControlPlane/CreatePipelineRun", true),
+    ("/flowctl.ControlPlane/UpdatePipelineRun", true),
+    ("/flowctl.ControlPlane/GetPipelineRun", true),
+    ("/flowctl.ControlPlane/ListPipelineRuns", false),
+    ("/flowctl.ControlPlane/StopPipelineRun", true),
+    ("/flowctl.v1.ControlPlaneService/RegisterComponent", true),
+    ("/flowctl.v1.ControlPlaneService/UnregisterComponent", false),
+    ("/flowctl.v1.ControlPlaneService/Heartbeat", true),
+    ("/flowctl.v1.ControlPlaneService/GetComponentStatus", true),
+    ("/flowctl.registry.v1.RegistryService/GetService", true),
+    ("/flowctl.registry.v1.RegistryService/BatchHeartbeats", false),
+    ("/flowctl.registry.v1.RegistryService/GetMetricHistory", true),
+    ("/flowctl.registry.v1.RegistryService/CreateAlert", true),
+    ("/flowctl.registry.v1.RegistryService/ListAlerts", false),
+    ("/flowctl.registry.v1.RegistryService/DeleteAlert", true),
+    ("/flowctl.registry.v1.RegistryService/StopPipeline", true),
+    ("/flowctl.v1.ControlPlaneService/DiscoverComponents", false),
+    ("/flowctl.v1.ControlPlaneService/ListComponents", false),
+];
+
+/// Codes that tell a caller that it is the one who must change something.
+fn is_callers_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::OutOfRange
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::Internal
+    )
+}
+
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: usize = line
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .expect("a number");
+    kib * 1024
+}
+
+// Broken bytes at every method: truncated, of the wrong kind, longer than they say, no UTF-8, empty.
+#[tokio::test]
+async fn broken_messages_are_refused_by_every_method() {
+    let server = start(args()).await;
+    let channel = server.channel();
+    let mut inputs = 0;
+    let endless = [0xff; 11];
+    for (path, refuses_nothing) in METHODS {
+        let field_1 = if path.ends_with("DiscoverComponents") { 2 } else { 1 };
+        let is_text = !path.ends_with("ListComponents")
+            && !path.ends_with("BatchHeartbeats")
+            && !path.ends_with("RegisterComponent");
+        let mut broken: Vec<(&str, Vec<u8>)> = vec![
+            ("a truncated tag", vec![0x80]),
+            ("an endless number", endless.to_vec()),
+            (
+                "a length beyond the end",
+                [varint(u64::from(field_1 << 3 | 2)), varint(1 << 40)].concat(),
+            ),
+            ("a group that never ends", vec![0x0b; 200]),
+            ("field number 0", vec![0x02, 0x01, 0x00]),
+        ];
+        if is_text {
+            broken.push(("no UTF-8", field(field_1, &[0xff, 0xfe, 0xc0, 0x80])));
+            broken.push(("a number for a text", number(field_1, 7)));
+        }
+        for (what, message) in broken {
+            let error = call(&channel, path, Bytes::from(message)).await.expect_err(path);
+            assert!(is_callers_fault(error.code()), "{path} {what}: {error:?}");
+            assert!(error.message().len() < 1000, "{path} {what}: {}", error.message());
+            inputs += 1;
+        }
+        if refuses_nothing {
+            let error = call(&channel, path, Bytes::new()).await.expect_err(path);
+            assert!(is_callers_fault(error.code()), "{path} nothing: {error:?}");
+            inputs += 1;
+        }
+    }
+    assert!(inputs >= 100, "{inputs} inputs");
+    server.assert_alive().await;
+    server.stop().await;
+}
+
+// Ids and texts that are too long, at every place where one can be sent; no error sends them back.
+#[tokio::test]
+async fn texts_that_are_too_long_are_refused_and_not_echoed() {
+    let server = start(args()).await;
+    let channel = server.channel();
+    let before = resident_bytes();
+    let mib = vec![b'x'; MIB];
+    let some = vec![b'x'; 100_000];
+    for (path, refuses_nothing) in METHODS {
+        if !refuses_nothing && !path.ends_with("/Register") {
+            continue;
+        }
+        let nested = path.ends_with("RegisterComponent");
+        for long in [&some, &mib] {
+            let message = if nested {
+                field(1, &field(1, long))
+            } else {
+                field(1, long)
+            };
+            let error = call(&channel, path, Bytes::from(message)).await.expect_err(path);
+            assert!(
+                is_callers_fault(error.code()) && error.code() != Code::Internal,
+                "{path}: {error:?}"
+            );
+            assert!(error.message().len() < 1000, "{path} echoes: {}", error.message().len());
+        }
+    }
+    let mut client = server.v1();
+    let long = "x".repeat(100_000);
+    for component in [
+        v1::ComponentInfo {
+            name: long.clone(),
+            ..component("a")
+        },
+        v1::ComponentInfo {
+            endpoint: long.clone(),
+            ..component("a")
+        },
+        v1::ComponentInfo {
+            output_event_types: vec![long.clone()],
+            ..component("a")
+        },
+        v1::ComponentInfo {
+            input_event_types: vec![String::new(); 10_000],
+            ..component("a")
+        },
+        v1::ComponentInfo {
+            metadata: [(long.clone(), String::new())].into(),
+            ..component("a")
+        },
+        v1::ComponentInfo {
+            metadata: [(String::new(), long.clone())].into(),
+            ..component("a")
+        },
+        v1::ComponentInfo {
+            metadata: (0..10_000).map(|number| (number.to_string(), String::new())).collect(),
+            ..component("a")
+        },
+    ] {
+        let error = client
+            .register_component(register(component))
+            .await
+            .expect_err("too much");
+        assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+        assert!(error.message().len() < 1000);
+    }
+    assert!(resident_bytes().saturating_sub(before) < 200 * MIB);
+    server.assert_alive().await;
+    server.stop().await;
+}
+
+// A million metrics, in one message or one by one: the bound is of the service, not of the message.
+#[tokio::test]
+async fn metrics_are_bounded() {
+    let server = start(args()).await;
+    let mut client = server.v1();
+    client
+        .register_component(register(component("s1")))
+        .await
+        .expect("registered");
+    let before = resident_bytes();
+    let million = v1::HeartbeatRequest {
+        service_id: "s1".to_owned(),
+        status: 0,
+        metrics: (0..1_000_000)
+            .map(|number| (number.to_string(), String::new()))
+            .collect(),
+    };
+    let message = Bytes::from(million.encode_to_vec());
+    drop(million);
+    let path = "/flowctl.v1.ControlPlaneService/Heartbeat";
+    let error = call(&server.channel(), path, message).await.expect_err("too many");
+    assert!(
+        matches!(error.code(), Code::OutOfRange | Code::ResourceExhausted),
+        "{error:?}"
+    );
+
+    let mut refused = None;
+    for batch in 0..1_000 {
+        let metrics: Vec<_> = (0..50).map(|number| format!("m{batch}.{number}")).collect();
+        let metrics: Vec<_> = metrics.iter().map(|name| (name.as_str(), "1")).collect();
+        if let Err(error) = client.heartbeat(v1_beat("s1", HealthStatus::Healthy, &metrics)).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert_eq!(refused.expect("refused some day").code(), Code::InvalidArgument);
+    // Whoever sends too much is still alive: a beat with what is known must be taken.
+    client
+        .heartbeat(v1_beat("s1", HealthStatus::Healthy, &[("m0.0", "2")]))
+        .await
+        .expect("taken");
+    for bad in ["x".repeat(10_000), String::new()] {
+        let beat = v1_beat("s1", HealthStatus::Healthy, &[(&bad, "1")]);
+        let error = client.heartbeat(beat).await.expect_err("no name");
+        assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+    }
+    assert!(resident_bytes().saturating_sub(before) < 300 * MIB);
+    server.assert_alive().await;
+    server.stop().await;
+}
+
+// Numbers that are none, and times that are none.
+#[tokio::test]
+async fn absurd_numbers_and_times_do_no_harm() {
+    let server = start(args()).await;
+    let mut client = server.legacy();
+    let info = legacy::ServiceInfo {
+        service_id: "s1".to_owned(),
+        service_type: 99,
+        max_inflight: i32::MIN,
+        ..legacy::ServiceInfo::default()
+    };
+    // An enumeration value of a later version is no mistake (proto3); a negative bound may be refused or ignored.
+    let _ = client.register(info).await;
+    let info = legacy::ServiceInfo {
+        service_id: "s1".to_owned(),
+        service_type: 99,
+        ..legacy::ServiceInfo::default()
+    };
+    client.register(info).await.expect("an unknown type counts as none");
+    for (seconds, nanos) in [
+        (i64::MAX, 0),
+        (i64::MIN, 0),
+        (0, -1),
+        (0, i32::MAX),
+        (253_402_300_800, 0),
+    ] {
+        let beat = legacy::ServiceHeartbeat {
+            service_id: "s1".to_owned(),
+            timestamp: Some(prost_types::Timestamp { seconds, nanos }),
+            ..legacy::ServiceHeartbeat::default()
+        };
+        let error = client.heartbeat(beat).await.expect_err("no time");
+        assert_eq!(error.code(), Code::InvalidArgument, "{seconds} {nanos}");
+    }
+    // A clock that is wrong by ten years is not the service's death.
+    let beat = legacy::ServiceHeartbeat {
+        service_id: "s1".to_owned(),
+        timestamp: Some(prost_types::Timestamp {
+            seconds: 1_000_000_000,
+            nanos: 0,
+        }),
+        metrics: [
+            ("nan", f64::NAN),
+            ("infinite", f64::INFINITY),
+            ("tiny", f64::MIN_POSITIVE),
+            ("zero", -0.0),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into(),
+    };
+    let _ = client.heartbeat(beat).await;
+    client.list_services(()).await.expect("whatever was kept can be read");
+    let (status, body) = get(server.address, "/api/services/s1", false).await;
+    assert_eq!(status, 200);
+    serde_json::from_str::<serde_json::Value>(&body).expect("valid JSON, whatever the numbers");
+    let status = v1::HeartbeatRequest {
+        service_id: "s1".to_owned(),
+        status: -7,
+        ..v1::HeartbeatRequest::default()
+    };
+    server
+        .v1()
+        .heartbeat(status)
+        .await
+        .expect("an unknown status counts as none");
+    for duration in [i64::MIN, i64::MAX, -1] {
+        let request = ours::GetMetricHistoryRequest {
+            service_id: "s1".to_owned(),
+            duration: Some(prost_types::Duration {
+                seconds: duration,
+                nanos: i32::MIN,
+            }),
+            ..ours::GetMetricHistoryRequest::default()
+        };
+        let _ = server.ours().get_metric_history(request).await;
+        let request = ours::WatchRequest {
+            ping_every: Some(prost_types::Duration {
+                seconds: duration,
+                nanos: -5,
+            }),
+            beats_every: Some(prost_types::Duration {
+                seconds: duration,
+                nanos: 0,
+            }),
+            ..ours::WatchRequest::default()
+        };
+        let _ = server.ours().watch(request).await;
+    }
+    server.assert_alive().await;
+    server.stop().await;
+}
+
+// A client that registers under a new id at every start, for ever.
+#[tokio::test]
+async fn a_flood_of_registrations_fills_the_registry_and_no_more() {
+    let server = start(ServerArgs {
+        limits: LimitArgs {
+            max_services: 500,
+            ..LimitArgs::default()
+        },
+        ..args()
+    })
+    .await;
+    let client = server.v1();
+    let outcomes = futures::stream::iter(0..1_500).map(|number| {
+        let mut client = client.clone();
+        async move {
+            let request = register(component(&format!("s{number}")));
+            client
+                .register_component(request)
+                .await
+                .map(drop)
+                .map_err(|error| error.code())
+        }
+    });
+    let outcomes: Vec<_> = outcomes.buffer_unordered(64).collect().await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 500);
+    let codes: BTreeSet<_> = outcomes
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|code| code as i32)
+        .collect();
+    assert_eq!(codes, BTreeSet::from([Code::ResourceExhausted as i32]));
+    // Those who are in are not put out, nor kept from registering again.
+    let list = server
+        .v1()
+        .list_components(v1::ListComponentsRequest::default())
+        .await
+        .expect("a list");
+    let known = list.into_inner().components[0]
+        .component
+        .clone()
+        .expect("a component")
+        .id;
+    server
+        .v1()
+        .register_component(register(component(&known)))
+        .await
+        .expect("known already");
+    server.stop().await;
+}
+
+// Ten thousand beats in one batch are fine; more are refused whole.
+#[tokio::test]
+async fn batches_are_bounded() {
+    let server = start(ServerArgs {
+        limits: LimitArgs {
+            max_message_bytes: 4 * MIB,
+            ..LimitArgs::default()
+        },
+        ..args()
+    })
+    .await;
+    let batch = |beats| ours::BatchHeartbeatsRequest {
+        heartbeats: vec![
+            ours::Heartbeat {
+                service_id: "nobody".to_owned(),
+                ..ours::Heartbeat::default()
+            };
+            beats
+        ],
+    };
+    let ack = server
+        .ours()
+        .batch_heartbeats(batch(10_000))
+        .await
+        .expect("a batch")
+        .into_inner();
+    assert_eq!(
+        (
+            ack.accepted,
+            ack.errors.iter().all(|error| error.code == Code::NotFound as i32)
+        ),
+        (0, true)
+    );
+    let error = server
+        .ours()
+        .batch_heartbeats(batch(10_001))
+        .await
+        .expect_err("too many");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    server.stop().await;
+}
+
+// Paths and protocols that are not served.
+#[tokio::test]
+async fn what_is_not_served_is_told() {
+    let server = start(args()).await;
+    let channel = server.channel();
+    for path in ["/flowctl.ControlPlane/Nothing", "/nothing.Here/Nothing"] {
+        let error = call(&channel, path, Bytes::new()).await.expect_err(path);
+        assert_eq!(error.code(), Code::Unimplemented, "{path}");
+    }
+    for (path, expected) in [
+        ("/", 404),
+        ("/api", 404),
+        ("/api/services/nope", 404),
+        ("/api/services/%ff", 400),
+        ("/api/services/..%2f..%2fetc%2fpasswd", 404),
+        ("/api/services?type=nonsense", 400),
+        ("/api/services?status=nonsense", 400),
+    ] {
+        for is_http2 in [false, true] {
+            let (status, body) = get(server.address, path, is_http2).await;
+            assert_eq!(status, expected, "{path}: {body}");
+            assert!(body.len() < 1000);
+        }
+    }
+    let (status, _) = get(server.address, &format!("/api/services/{}", "x".repeat(10_000)), false).await;
+    assert!((400..500).contains(&status), "{status}");
+    server.assert_alive().await;
+    server.stop().await;
+}
+
+// Bytes that are no protocol at all, and clients that go in the middle of a word.
+#[tokio::test]
+async fn connections_that_speak_rubbish_end() {
+    let server = start(args()).await;
+    let rubbish: [&[u8]; 6] = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is a TLS hello to a plaintext port",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\xff\xff\xff\xff\xff\xff rubbish after the preface",
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\nno preface after all, whatever follows",
+        b"GET /\x00\xff HTTP/9.9\r\n\r\n and some more bytes",
+        &[0; 4096],
+        &[0xff; 4096],
+    ];
+    for bytes in rubbish {
+        let mut tcp = TcpStream::connect(server.address).await.expect("a connection");
+        tcp.write_all(bytes).await.expect("written");
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(support::LIMIT, tcp.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "still open after {:?}", &bytes[..16]);
+    }
+    for _ in 0..200 {
+        let mut tcp = TcpStream::connect(server.address).await.expect("a connection");
+        tcp.write_all(b"PRI * HTTP/2.0\r\n").await.expect("written");
+    }
+    server.assert_alive().await;
+    let open = "flowctl_control_plane_connections ";
+    until("connections to be forgotten", async || {
+        support::metric(server.admin, open).await.filter(|open| *open <= 2.0)
+    })
+    .await;
+    server.stop().await;
+}
+
+// A client that connects and says nothing keeps its place for ten seconds, not for ever.
+#[tokio::test]
+async fn a_silent_connection_is_given_up() {
+    let server = start(args()).await;
+    let mut tcp = TcpStream::connect(server.address).await.expect("a connection");
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(20), tcp.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "still open after 20 s");
+    server.stop().await;
+}
+
+// More connections than are allowed are closed at once, and the others work on.
+#[tokio::test]
+async fn connections_are_bounded() {
+    let server = start(ServerArgs {
+        limits: LimitArgs {
+            max_connections: 5,
+            ..LimitArgs::default()
+        },
+        ..args()
+    })
+    .await;
+    let mut client = server.v1();
+    client
+        .list_components(v1::ListComponentsRequest::default())
+        .await
+        .expect("connected");
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        others.push(TcpStream::connect(server.address).await.expect("the system takes it"));
+    }
+    let mut closed = 0;
+    for tcp in &mut others {
+        let read = tokio::time::timeout(Duration::from_millis(300), tcp.read_u8()).await;
+        closed += usize::from(read.is_ok());
+    }
+    assert_eq!(closed, 16);
+    client
+        .list_components(v1::ListComponentsRequest::default())
+        .await
+        .expect("works on");
+    let refused = support::metric(server.admin, "flowctl_control_plane_connections_refused_total ").await;
+    assert_eq!(refused, Some(16.0));
+    server.stop().await;
+}
+
+// Headers have bounds, too: a client may not make us hold megabytes before its first message.
+#[tokio::test]
+async fn headers_are_bounded() {
+    let server = start(args()).await;
+    let mut request = tonic::Request::new(v1::ListComponentsRequest::default());
+    let long = "x".repeat(100_000).parse().expect("ASCII");
+    request.metadata_mut().insert("x-long", long);
+    let error = server.v1().list_components(request).await.expect_err("too long");
+    assert_ne!(error.code(), Code::Ok);
+    server.assert_alive().await;
+    server.stop().await;
+}
