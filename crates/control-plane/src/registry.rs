@@ -625,12 +625,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Writes everything and releases the file. Later changes are refused.
+    /// Writes what is not written yet and releases the file. Later changes are refused.
     ///
     /// # Errors
     ///
     /// The disk refuses.
     pub async fn close(&self) -> Result<(), StoreError> {
+        // What is silent by now must not come back with a TTL of grace.
+        self.tick();
         let saved = self.save().await;
         self.store.close().await.and(saved)
     }

@@ -4,6 +4,8 @@
 
 mod error;
 mod file;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::PathBuf;

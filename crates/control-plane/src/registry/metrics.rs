@@ -28,7 +28,10 @@ pub(super) struct Metrics {
     /// One for each name; NaN if it is a text that is no number.
     numbers: Box<[f64]>,
     /// Texts that are not what their number would be written as, by place.
-    #[expect(clippy::box_collection, reason = "8 bytes in every service for what almost none has, not 24")]
+    #[expect(
+        clippy::box_collection,
+        reason = "8 bytes in every service for what almost none has, not 24"
+    )]
     texts: Option<Box<BTreeMap<usize, Box<str>>>>,
 }
 

@@ -187,14 +187,14 @@ impl Table {
     pub(super) fn tick(&mut self, now: At, rules: &Rules) -> Vec<Change> {
         let mut changes = Vec::new();
         self.records.retain(|id, record| {
-            if record.liveness == Liveness::Expired {
-                let is_kept = record.silent_for(now) <= rules.retention;
-                if !is_kept {
-                    changes.push(Change::removed(id, RemovalReason::Retention));
-                }
-                return is_kept;
+            if record.liveness_at(now, rules.ttl) != Liveness::Expired {
+                return true;
             }
-            if record.liveness_at(now, rules.ttl) == Liveness::Expired {
+            if record.silent_for(now) > rules.retention.max(rules.ttl) {
+                changes.push(Change::removed(id, RemovalReason::Retention));
+                return false;
+            }
+            if record.liveness != Liveness::Expired {
                 record.liveness = Liveness::Expired;
                 record.marks.is_unsaved = true;
                 changes.push(Change::service(id));

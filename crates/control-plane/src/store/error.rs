@@ -1,5 +1,6 @@
 //! What can be wrong with the file, and the way out.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -85,13 +86,20 @@ impl StoreError {
     }
 
     pub(super) fn of(action: &'static str, path: &Path, error: redb::Error) -> Self {
+        let corrupt = |why: String| Self::Corrupt {
+            path: path.to_owned(),
+            why,
+        };
         match error {
-            redb::Error::Corrupted(why) => Self::Corrupt {
-                path: path.to_owned(),
-                why,
-            },
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::Locked(path.to_owned()),
-            other => Self::io(action, path, &other),
+            redb::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                corrupt("its end is missing".to_owned())
+            }
+            error @ (redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+                Self::io(action, path, &error)
+            }
+            // Tables of other types, formats that never were ours: no file of ours, or one that lost its sense.
+            other => corrupt(other.to_string()),
         }
     }
 }
