@@ -2,8 +2,9 @@
 //! workload needs nothing more is written; other failures are gathered, and nothing is deleted. A request is sent only for what differs from the live child; an object that we do not know is read before it is
 //! touched, and one that is not ours is never touched. It does not decide what is wanted, and never reads back.
 
-use flowctl_api::labels;
+use flowctl_api::{ExternalProcessor, Pipeline, Status, labels};
 use flowctl_plan::{Applied, Child, ChildKind, ChildRef, Children, Failure, FailureKind, Plan, compare};
+use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,8 +12,18 @@ use crate::{
     fights::{Reason, conflict},
     ownership::{Master, Owner},
     reconcile::Context,
-    write::{Error, Force},
+    subject::SubjectKind,
+    write::{Addressable, Error, Force},
 };
+
+/// How long the object that we work for has been there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// It has no status: it came just now.
+    New,
+    /// It may be gone by now.
+    Known,
+}
 
 /// One application of a plan.
 struct Application<'a> {
@@ -20,6 +31,15 @@ struct Application<'a> {
     master: &'a Master,
     children: Children,
     failures: Vec<Failure>,
+    master_is: Known,
+}
+
+/// What is known of the object that we work for, beside what the cache has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Nothing,
+    There,
+    Gone,
 }
 
 /// Why a child is not as wanted.
@@ -28,15 +48,28 @@ enum Failed {
     Child(FailureKind),
     /// The apiserver gives no answers, or may not be asked.
     Everything(FailureKind),
+    /// The object that we work for is gone, though the cache still has it.
+    MasterIsGone,
 }
 
-/// Applies `plan` for `master`, whose children were observed as `children`.
-pub(crate) async fn apply(context: &Context, master: &Master, children: Children, plan: &Plan) -> Applied {
+/// Applies `plan` for `master`, whose children were observed as `children`. `None`: the object is gone, and nothing is
+/// to be told.
+pub(crate) async fn apply(
+    context: &Context,
+    master: &Master,
+    age: Age,
+    children: Children,
+    plan: &Plan,
+) -> Option<Applied> {
     let mut application = Application {
         context,
         master,
         children,
         failures: Vec::new(),
+        master_is: match age {
+            Age::New => Known::There,
+            Age::Known => Known::Nothing,
+        },
     };
     for child in &plan.present {
         let ensured = with_child_type!(child.id.kind, K => application.ensure::<K>(child).await);
@@ -72,6 +105,7 @@ impl Application<'_> {
             .get::<K>(&self.master.namespace, &wanted.id.name)
             .await;
         let Some(live) = read? else {
+            self.confirm().await?;
             return self.create::<K>(&wanted).await;
         };
         match self.master.owner_of(live.meta()) {
@@ -131,6 +165,35 @@ impl Application<'_> {
         Ok(())
     }
 
+    /// Looks, once in a pass, whether the object is still there. Our watch of it may be behind that of its children: what
+    /// is made for an object that is gone is collected, missed, and made again, as long as that lasts.
+    async fn confirm(&mut self) -> Result<(), Failed> {
+        if self.master_is == Known::Nothing {
+            let is_there = match self.master.kind {
+                SubjectKind::Pipeline => self.is_there::<Pipeline>().await?,
+                SubjectKind::ExternalProcessor => self.is_there::<ExternalProcessor>().await?,
+            };
+            self.master_is = if is_there { Known::There } else { Known::Gone };
+        }
+        match self.master_is {
+            Known::There => Ok(()),
+            Known::Nothing | Known::Gone => Err(Failed::MasterIsGone),
+        }
+    }
+
+    async fn is_there<K: Addressable>(&self) -> Result<bool, Error> {
+        let Master {
+            namespace, name, uid, ..
+        } = self.master;
+        let live = self
+            .context
+            .writer
+            .get_as::<K, PartialObjectMeta>(namespace, name)
+            .await?;
+        Ok(live
+            .is_some_and(|live| live.metadata.uid.as_ref() == Some(uid) && live.metadata.deletion_timestamp.is_none()))
+    }
+
     async fn create<K: ChildType>(&mut self, wanted: &Child) -> Result<(), Failed> {
         tracing::info!(child = %wanted.id, "creating a child");
         let (namespace, name) = (&self.master.namespace, &wanted.id.name);
@@ -176,6 +239,7 @@ impl Application<'_> {
             Ok(()) => return false,
             Err(Failed::Child(kind)) => (kind, is_prerequisite(id.kind)),
             Err(Failed::Everything(kind)) => (kind, true),
+            Err(Failed::MasterIsGone) => return true,
         };
         tracing::warn!(child = %id, failure = ?kind, "child could not be written");
         self.failures.push(Failure {
@@ -185,10 +249,22 @@ impl Application<'_> {
         stop
     }
 
-    fn end(self) -> Applied {
-        Applied {
+    fn end(self) -> Option<Applied> {
+        (self.master_is != Known::Gone).then_some(Applied {
             children: self.children,
             failures: self.failures,
+        })
+    }
+}
+
+// === impl Age ===
+
+impl Age {
+    /// The age of an object with this status.
+    pub(crate) const fn of(status: Option<&Status>) -> Self {
+        match status {
+            None => Self::New,
+            Some(_) => Self::Known,
         }
     }
 }

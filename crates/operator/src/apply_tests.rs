@@ -80,6 +80,7 @@ async fn what_is_kept_otherwise_is_not_sent_again_until_it_moves() {
             master: &master,
             children: Children::default(),
             failures: Vec::new(),
+            master_is: Known::There,
         };
         assert!(application.correct(&wanted, &service).await.is_ok());
         *asked.lock().expect("no panic")

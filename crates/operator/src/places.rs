@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::watch::Life;
 
 /// Without a sign of life for this long a cache is stale. A live watch shows one at least every 70 s: it ends after 60,
-/// and its connection counts as dead 10 s later.
-const STALE: Duration = Duration::from_secs(150);
+/// and its connection counts as dead 10 s later; the next one may take 30 s to begin.
+const STALE: Duration = Duration::from_secs(100);
 
 /// The watches, by namespace; `None`: all namespaces at once.
 #[derive(Debug, Default)]

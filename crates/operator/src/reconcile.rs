@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 
 use crate::{
-    apply::apply,
+    apply::{Age, apply},
     caches::{Cached, Caches},
     fights::Fights,
     observe,
@@ -93,7 +93,10 @@ async fn pipeline(
     } = context;
     let observed = observe::pipeline(caches, places, settings, subject, master, object);
     let plan = flowctl_plan::pipeline::plan(&observed);
-    let applied = apply(context, master, observed.children.clone(), &plan).await;
+    let age = Age::of(observed.object.status.as_ref());
+    let Some(applied) = apply(context, master, age, observed.children.clone(), &plan).await else {
+        return Ok(Outcome::Gone);
+    };
     let publication = flowctl_plan::status::pipeline(&observed, &plan, &applied);
     let wake_after = publication.wake_after;
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
@@ -115,7 +118,10 @@ async fn processor(
     } = context;
     let observed = observe::processor(caches, places, settings, subject, master, object);
     let plan = flowctl_plan::processor::plan(&observed);
-    let applied = apply(context, master, observed.children.clone(), &plan).await;
+    let age = Age::of(observed.object.status.as_ref());
+    let Some(applied) = apply(context, master, age, observed.children.clone(), &plan).await else {
+        return Ok(Outcome::Gone);
+    };
     let publication = flowctl_plan::status::processor(&observed, &plan, &applied);
     let wake_after = publication.wake_after;
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;

@@ -204,7 +204,10 @@ impl<K: Cached> Watch<K> {
                     Duration::ZERO
                 }
                 // Nothing happened and the watch ended at its time: that is life. One that ends at once is a failure.
-                Ok(Progress::None) if begun.elapsed() > Duration::from_secs(1) => Duration::ZERO,
+                Ok(Progress::None) if begun.elapsed() > Duration::from_secs(1) => {
+                    failures = 0;
+                    Duration::ZERO
+                }
                 Ok(Progress::None) => {
                     failures += 1;
                     pause(failures)

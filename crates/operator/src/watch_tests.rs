@@ -5,7 +5,7 @@ use std::{collections::VecDeque, convert::Infallible};
 use flowctl_api::Pipeline;
 use flowctl_plan::Key;
 use flowctl_runtime::Metrics as Registry;
-use futures::stream;
+use futures::{future::ready, stream};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame};
@@ -24,6 +24,8 @@ enum Answer {
     Events(Vec<Value>),
     /// Watch events, and then silence for ever.
     Silence(Vec<Value>),
+    /// Nothing for this long, and then the regular end.
+    Quiet(Duration),
 }
 
 /// The rest of the script, and what was asked so far.
@@ -80,6 +82,10 @@ impl Script {
             Answer::Whole(status, value) => (status, vec![value.to_string()], true),
             Answer::Events(events) => (200, lines(events), true),
             Answer::Silence(events) => (200, lines(events), false),
+            Answer::Quiet(time) => {
+                let end = stream::once(sleep(time)).filter_map(|()| ready(None::<Result<Frame<Bytes>, Infallible>>));
+                return Response::new(BodyExt::boxed(StreamBody::new(end)));
+            }
         };
         let frames = stream::iter(texts.into_iter().map(|text| Ok(Frame::data(Bytes::from(text)))));
         let body = if ends {
@@ -219,6 +225,26 @@ async fn a_watch_that_cannot_begin_is_suspected_in_the_end() {
         "no pause in {:?}",
         begun.elapsed()
     );
+}
+
+// Failures that a quiet but living watch lies between are not in a row: they must not cost a list of everything.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_watch_between_failures_makes_them_single() {
+    let (refused, quiet) = (
+        || Answer::Whole(502, status(502)),
+        || Answer::Quiet(Duration::from_secs(50)),
+    );
+    let script = Script::new([
+        list(5, vec![], ""),
+        refused(),
+        quiet(),
+        refused(),
+        quiet(),
+        refused(),
+        quiet(),
+    ]);
+    play(&script, 8).await;
+    assert_eq!(script.asked()[1..], ["watch 5"; 7]);
 }
 
 // The token of a long list runs out: nothing of the half list may be taken for the whole.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -28,6 +29,9 @@ pub struct Event {
     pub object_ref: Option<ObjectRef>,
     /// The answer.
     pub response_status: Option<ResponseStatus>,
+    /// When it arrived, by the apiserver's clock.
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub received: MicroTime,
 }
 
 /// A user of the apiserver.

@@ -16,6 +16,7 @@ mod state;
 use std::path::{Path, PathBuf};
 
 use kube::Client;
+use nix::sys::signal::Signal;
 use tokio::process::Command;
 
 use crate::binaries::{Binaries, Program};
@@ -265,6 +266,33 @@ impl Cluster {
                 .flat_map(|context| ["--kube-context", context.as_str()]),
         );
         Ok(command)
+    }
+
+    /// Stops the apiserver where it stands, or lets it go on: meanwhile it takes connections and answers nothing.
+    ///
+    /// # Errors
+    /// When the cluster is not ours.
+    pub fn freeze_apiserver(&self, frozen: bool) -> Result<()> {
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        self.supervisor()?.signal(Program::KubeApiserver.file_name(), signal)
+    }
+
+    /// Kills the apiserver and starts another one, on the same port and the same etcd; waits until that is ready. In
+    /// between, `meanwhile` is done.
+    ///
+    /// # Errors
+    /// When the cluster is not ours, or the new one does not come up.
+    pub async fn replace_apiserver(&self, meanwhile: impl Future<Output = Result<()>>) -> Result<()> {
+        let supervisor = self.supervisor()?;
+        let program = supervisor.kill(Program::KubeApiserver.file_name())?;
+        meanwhile.await?;
+        supervisor.run(program)?;
+        control_plane::ready(&self.client()?, supervisor).await
+    }
+
+    fn supervisor(&self) -> Result<&Supervisor> {
+        let supervisor = self.supervisor.as_ref();
+        supervisor.ok_or_else(|| Error::impossible("the cluster was not started by this process"))
     }
 
     /// Stops everything and waits until nothing is left. A cluster that is not ours runs on.

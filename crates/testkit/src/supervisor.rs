@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use flowctl_supervisor::process::Identity;
 use flowctl_supervisor::{Answer, Program, Report, Request, Undo, journal};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::binaries::project_root;
 use crate::{Error, Result};
@@ -23,9 +25,11 @@ const UNWINDING: Duration = Duration::from_secs(180);
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     child: Child,
-    requests: Option<ChildStdin>,
+    requests: Mutex<Option<ChildStdin>>,
     answers: Mutex<Receiver<Answer>>,
     exits: Arc<Mutex<Vec<(String, String)>>>,
+    /// What runs now, and how it was started.
+    programs: Mutex<Vec<(Program, Identity)>>,
     logs: PathBuf,
     detached: bool,
 }
@@ -51,7 +55,7 @@ impl Supervisor {
             .stderr(Stdio::null())
             .spawn()
             .map_err(Error::file("start", &executable))?;
-        let requests = child.stdin.take();
+        let requests = Mutex::new(child.stdin.take());
         let (sender, answers) = channel();
         let exits = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&exits);
@@ -72,6 +76,7 @@ impl Supervisor {
             requests,
             answers: Mutex::new(answers),
             exits,
+            programs: Mutex::default(),
             logs,
             detached: false,
         };
@@ -81,7 +86,7 @@ impl Supervisor {
             Answer::Busy => Ok(None),
             Answer::Done | Answer::Started(_) | Answer::Stopped(_) => return Ok(Some(supervisor)),
         };
-        supervisor.requests = None;
+        supervisor.hang_up();
         let _ = supervisor.child.wait();
         refused
     }
@@ -97,13 +102,58 @@ impl Supervisor {
     }
 
     /// Registers a step of unwinding. Call it before doing what it undoes.
-    pub(crate) fn undo(&mut self, step: Undo) -> Result<()> {
+    pub(crate) fn undo(&self, step: Undo) -> Result<()> {
         self.ask(&Request::Undo(step)).map(|_| ())
     }
 
     /// Starts a process.
-    pub(crate) fn run(&mut self, program: Program) -> Result<()> {
-        self.ask(&Request::Start(program)).map(|_| ())
+    pub(crate) fn run(&self, program: Program) -> Result<()> {
+        let answer = self.ask(&Request::Start(program.clone()))?;
+        if let Answer::Started(pid) = answer
+            && let Some(identity) = Identity::of(pid)
+        {
+            locked(&self.programs).push((program, identity));
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to a process that was started under this name.
+    pub(crate) fn signal(&self, name: &str, signal: Signal) -> Result<()> {
+        let (_, identity) = self.running(name)?;
+        nix::sys::signal::kill(Pid::from_raw(identity.pid), signal)
+            .map_err(|error| Error::impossible(format!("cannot send {signal} to {name}: {error}")))
+    }
+
+    /// Kills a process; its end is no failure of the cluster. Gives how to start it again.
+    pub(crate) fn kill(&self, name: &str) -> Result<Program> {
+        let (program, identity) = self.running(name)?;
+        locked(&self.programs).retain(|(_, other)| *other != identity);
+        if !identity.kill() {
+            return Err(Error::impossible(format!("{name} cannot be killed")));
+        }
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            let mut exits = locked(&self.exits);
+            if let Some(index) = exits.iter().position(|(ended, _)| ended == name) {
+                exits.remove(index);
+                return Ok(program);
+            }
+            drop(exits);
+            if Instant::now() > deadline {
+                return Err(Error::impossible(format!(
+                    "the supervisor does not tell that {name} ended"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn running(&self, name: &str) -> Result<(Program, Identity)> {
+        let found = locked(&self.programs)
+            .iter()
+            .find(|(program, _)| program.name == name)
+            .cloned();
+        found.ok_or_else(|| Error::impossible(format!("{name} was not started by this cluster")))
     }
 
     /// Lets it run on when this process ends.
@@ -130,7 +180,7 @@ impl Supervisor {
             Ok(_) => Vec::new(),
             Err(error) => vec![error.to_string()],
         };
-        self.requests = None;
+        self.hang_up();
         let _ = self.child.wait();
         if failures.is_empty() {
             return Ok(());
@@ -141,7 +191,7 @@ impl Supervisor {
         )))
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Answer> {
+    fn ask(&self, request: &Request) -> Result<Answer> {
         self.send(request)?;
         match self.answer(ANSWER)? {
             Answer::Failed(why) => Err(Error::impossible(why)),
@@ -149,9 +199,14 @@ impl Supervisor {
         }
     }
 
-    fn send(&mut self, request: &Request) -> Result<()> {
+    fn hang_up(&self) {
+        *locked(&self.requests) = None;
+    }
+
+    fn send(&self, request: &Request) -> Result<()> {
         let gone = || Error::io("talk to the supervisor")(std::io::ErrorKind::BrokenPipe.into());
-        let pipe = self.requests.as_mut().ok_or_else(gone)?;
+        let mut requests = locked(&self.requests);
+        let pipe = requests.as_mut().ok_or_else(gone)?;
         let mut line = serde_json::to_vec(request).map_err(|error| Error::io("write a request")(error.into()))?;
         line.push(b'\n');
         pipe.write_all(&line)
@@ -171,7 +226,7 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        if !self.detached && self.requests.is_some() {
+        if !self.detached && locked(&self.requests).is_some() {
             // Waiting keeps the promise that nothing is left; an error has no reader here.
             let _ = self.stop();
         }

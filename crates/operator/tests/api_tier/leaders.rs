@@ -11,7 +11,7 @@ use crate::{
     support::{LIMIT, Place, TestResult, in_namespace},
 };
 
-async fn holder(place: &Place) -> Result<String, Error> {
+pub(crate) async fn holder(place: &Place) -> Result<String, Error> {
     let lease = place
         .api::<Lease>()
         .get_opt("flowctl-operator")
@@ -20,7 +20,7 @@ async fn holder(place: &Place) -> Result<String, Error> {
     Ok(lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default())
 }
 
-async fn leads(place: &Place, name: &str) -> TestResult {
+pub(crate) async fn leads(place: &Place, name: &str) -> TestResult {
     let what = format!("{name} leads");
     wait::until_explained(&what, LIMIT, async || {
         let holder = holder(place).await?;

@@ -1,5 +1,6 @@
 //! An operator as it is shipped: a process.
 
+use flowctl_faults::Proxy;
 use flowctl_testkit::Error;
 use kube::config::Kubeconfig;
 
@@ -22,8 +23,17 @@ impl Process {
         for user in file.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
             user.impersonate = Some(place.user());
         }
-        let kubeconfig = tempfile::NamedTempFile::new().map_err(Error::io("make a file"))?;
         let text = serde_json::to_string(&file).map_err(|error| Error::impossible(error.to_string()))?;
+        Self::with_kubeconfig(place, name, &text)
+    }
+
+    /// Likewise, behind a proxy of its own.
+    pub(crate) fn through(proxy: &Proxy, place: &Place, name: &str) -> Result<Self, Error> {
+        Self::with_kubeconfig(place, name, &proxy.kubeconfig(None))
+    }
+
+    fn with_kubeconfig(place: &Place, name: &str, text: &str) -> Result<Self, Error> {
+        let kubeconfig = tempfile::NamedTempFile::new().map_err(Error::io("make a file"))?;
         std::fs::write(kubeconfig.path(), text).map_err(Error::file("write", kubeconfig.path()))?;
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_flowctl-operator"));
         command.env("KUBECONFIG", kubeconfig.path()).kill_on_drop(true);

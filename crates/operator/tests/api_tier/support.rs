@@ -199,10 +199,7 @@ impl Place {
 
     /// Starts an operator that runs and wants otherwise.
     pub(crate) async fn operator_with(&self, options: Options, settings: Settings) -> Result<Operator, Error> {
-        let shutdown = Shutdown::new();
-        let task = tokio::spawn(run(self.config().await?, options, settings, shutdown.clone()));
-        let task = AbortOnDropHandle::new(task);
-        Ok(Operator { shutdown, task })
+        Ok(Operator::start(self.config().await?, options, settings))
     }
 
     /// Applies an object in this namespace, as a user does.
@@ -423,6 +420,13 @@ impl Subject for ExternalProcessor {}
 // === impl Operator ===
 
 impl Operator {
+    /// Starts an operator that reaches the apiserver in this way.
+    pub(crate) fn start(config: Config, options: Options, settings: Settings) -> Self {
+        let shutdown = Shutdown::new();
+        let task = AbortOnDropHandle::new(tokio::spawn(run(config, options, settings, shutdown.clone())));
+        Self { shutdown, task }
+    }
+
     /// Stops it and waits for its end, which must be orderly.
     pub(crate) async fn stop(self) -> TestResult {
         self.shutdown.request();

@@ -100,12 +100,7 @@ impl<'a> ControlPlane<'a> {
         let kubeconfig = self.directory.join("kubeconfig");
         self.write_kubeconfig(&kubeconfig, ADMIN)?;
         let access = Access::read(&kubeconfig, None).await?;
-        let client = access.client()?;
-        wait::until("the apiserver is ready", START, async || {
-            self.supervisor.check()?;
-            Ok(is_ready(&client).await.then_some(()))
-        })
-        .await?;
+        ready(&access.client()?, self.supervisor).await?;
         self.establish(&options.crds).await?;
         Ok(access)
     }
@@ -310,6 +305,15 @@ impl<'a> ControlPlane<'a> {
         access::write_private(&path, &lines.collect::<String>())?;
         Ok(path)
     }
+}
+
+/// Waits until the apiserver is ready.
+pub(super) async fn ready(client: &Client, supervisor: &Supervisor) -> Result<()> {
+    wait::until("the apiserver is ready", START, async || {
+        supervisor.check()?;
+        Ok(is_ready(client).await.then_some(()))
+    })
+    .await
 }
 
 async fn is_ready(client: &Client) -> bool {
