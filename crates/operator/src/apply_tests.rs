@@ -31,7 +31,7 @@ fn context(live: &Arc<Mutex<Value>>, asked: &Arc<Mutex<usize>>) -> Context {
         Metrics::register(&Registry::new("test", "0")),
     );
     let writer = Writer::new(client.clone(), Pushback::default(), Fence::always(), metrics.clone());
-    let (events, _) = events(client, None, Fence::always(), &metrics);
+    let (events, _) = events(client, None, Fence::always(), Pushback::default(), &metrics);
     Context {
         caches: Arc::new(Caches::new(Queue::new())),
         statuses: Statuses::new(writer.clone(), events, metrics),

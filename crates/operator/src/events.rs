@@ -11,10 +11,10 @@ use kube::{
 };
 use tokio::{
     sync::mpsc::{Receiver, Sender, channel},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use crate::{leader::Fence, metrics::Metrics, rbac::Rule};
+use crate::{client::Pushback, leader::Fence, metrics::Metrics, rbac::Rule};
 
 /// What publishing events needs; `patch` counts a repeat.
 pub(crate) const RULES: &[Rule] = &[Rule::new("events.k8s.io", &["events"], &["create", "patch"])];
@@ -37,11 +37,18 @@ pub(crate) struct Publisher {
     receiver: Receiver<(Record, ObjectReference)>,
     recorder: Recorder,
     fence: Fence,
+    pushback: Pushback,
     metrics: Metrics,
 }
 
 /// A place for events and what publishes them, in the name of this instance and while it leads.
-pub(crate) fn events(client: Client, instance: Option<String>, fence: Fence, metrics: &Metrics) -> (Events, Publisher) {
+pub(crate) fn events(
+    client: Client,
+    instance: Option<String>,
+    fence: Fence,
+    pushback: Pushback,
+    metrics: &Metrics,
+) -> (Events, Publisher) {
     let (sender, receiver) = channel(WAITING);
     let reporter = Reporter {
         controller: flowctl_api::labels::MANAGER.to_owned(),
@@ -52,6 +59,7 @@ pub(crate) fn events(client: Client, instance: Option<String>, fence: Fence, met
         receiver,
         recorder,
         fence,
+        pushback,
         metrics: metrics.clone(),
     };
     (
@@ -90,6 +98,9 @@ impl Publisher {
     /// Publishes until no pass is left to leave events.
     pub(crate) async fn run(mut self) {
         while let Some((record, regarding)) = self.receiver.recv().await {
+            if let Some(wait) = self.pushback.wait() {
+                sleep(wait).await;
+            }
             let published = self.fence.pass(self.recorder.publish(&record, &regarding));
             let code = match timeout(LIMIT, published).await {
                 Ok(Some(Ok(()))) => 201,

@@ -99,6 +99,11 @@ mod tests {
                 for word in words {
                     let refused = ["secrets", "*", "impersonate", "escalate", "bind", "finalizers"];
                     assert!(!refused.iter().any(|refused| word.contains(refused)), "{rule:?}");
+                    // exec, attach, portforward, proxy, ephemeralcontainers, token, eviction, …
+                    assert!(
+                        word.split_once('/').is_none_or(|(_, below)| below == "status"),
+                        "{rule:?}"
+                    );
                 }
             }
         }

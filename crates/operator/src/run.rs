@@ -117,6 +117,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         clients.writes.clone(),
         options.instance.clone(),
         fence.clone(),
+        clients.pushback.clone(),
         &metrics,
     );
     let writer = Writer::new(clients.writes.clone(), clients.pushback.clone(), fence, metrics.clone());
