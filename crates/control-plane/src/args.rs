@@ -24,7 +24,7 @@ pub struct ServerArgs {
     #[arg(long, env = "FLOWCTL_SERVER_HEARTBEAT_TTL", default_value = "30s", value_name = "DURATION", value_parser = ttl)]
     pub heartbeat_ttl: Duration,
 
-    /// How often silent services are looked for, at least; more than 1s is taken as 1s
+    /// How often silent services are looked for, at least; more than 500ms is taken as 500ms
     #[arg(long, env = "FLOWCTL_SERVER_JANITOR_INTERVAL", default_value = "10s", value_name = "DURATION", value_parser = positive)]
     pub janitor_interval: Duration,
 

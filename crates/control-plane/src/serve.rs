@@ -7,6 +7,7 @@ mod error;
 mod files;
 mod health;
 mod listen;
+mod metered;
 pub(crate) mod metrics;
 mod parts;
 mod reload;
@@ -39,6 +40,7 @@ use crate::metrics::BeatMetrics;
 use crate::registry::Registry;
 use health::ProbeHealth;
 use listen::Listen;
+use metered::Meter;
 use metrics::{ConnectionMetrics, RpcMetrics, TlsMetrics};
 use parts::{DESCRIPTORS, alert_secret, guard, identity_mode, note_storage_type, registry_options, routes, transport};
 use tls::{Tls, TlsFiles};
@@ -253,6 +255,7 @@ impl Bound {
         let server = self
             .transport
             .layer(Watch(self.calls))
+            .layer(Meter::default())
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(connections, stopping.clone().cancelled_owned());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));

@@ -492,6 +492,60 @@ async fn a_silent_connection_is_given_up() {
     server.stop().await;
 }
 
+// Messages that are begun and never finished: bounded all together, and no reason to refuse those who send little.
+#[tokio::test]
+async fn unfinished_messages_are_bounded_all_together() {
+    let server = start(args()).await;
+    let mut client = server.v1();
+    client
+        .register_component(register(component("s1")))
+        .await
+        .expect("registered");
+    let before = resident_bytes();
+    let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let begin = || {
+        let mut header = vec![0];
+        header.extend(u32::try_from(MIB).expect("small").to_be_bytes());
+        let piece = Bytes::from(vec![7; 100_000]);
+        let pieces = std::iter::once(Bytes::from(header)).chain(std::iter::repeat_n(piece, 10));
+        let frames =
+            futures::stream::iter(pieces.map(|data| Ok::<_, std::convert::Infallible>(http_body::Frame::data(data))));
+        let body = http_body_util::StreamBody::new(frames.chain(futures::stream::pending()));
+        let path = format!("http://{}/flowctl.v1.ControlPlaneService/Heartbeat", server.address);
+        let request = http::Request::post(path)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .expect("a request");
+        http.request(request)
+    };
+    let mut unfinished: futures::stream::FuturesUnordered<_> = (0..200).map(|_| begin()).collect();
+    // Those that find no room are told so; the rest wait for an end that does not come.
+    for _ in 0..100 {
+        let refused = tokio::time::timeout(support::LIMIT, unfinished.next())
+            .await
+            .expect("in time");
+        let refused = refused.expect("one of them").expect("an answer");
+        let status = refused
+            .headers()
+            .get("grpc-status")
+            .and_then(|status| status.to_str().ok());
+        assert_eq!(status, Some("8"));
+    }
+    for _ in 0..20 {
+        client
+            .heartbeat(v1_beat("s1", HealthStatus::Healthy, &[("n", "1")]))
+            .await
+            .expect("small messages get through");
+    }
+    assert!(resident_bytes().saturating_sub(before) < 300 * MIB);
+    drop(unfinished);
+    server.assert_alive().await;
+    server.stop().await;
+}
+
 // More connections than are allowed are closed at once, and the others work on.
 #[tokio::test]
 async fn connections_are_bounded() {

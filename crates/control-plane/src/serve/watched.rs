@@ -250,3 +250,65 @@ fn trailers(status: &Status) -> HeaderMap {
     }
     trailers
 }
+
+#[cfg(test)]
+mod tests {
+    use flowctl_runtime::Metrics;
+    use futures::FutureExt as _;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    /// Fails in the way that its path names.
+    async fn fragile(request: Request<()>) -> Result<Response<tonic::body::Body>, std::convert::Infallible> {
+        assert_ne!(request.uri().path(), "/at-once", "a mistake of ours");
+        let frames = futures::stream::poll_fn(|_| -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            panic!("a mistake of ours, later");
+        });
+        Ok(Response::new(tonic::body::Body::new(http_body_util::StreamBody::new(
+            frames,
+        ))))
+    }
+
+    fn request(path: &str, kind: &'static str) -> Request<()> {
+        let mut request = Request::new(());
+        *request.uri_mut() = path.parse().expect("a path");
+        request
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        request
+    }
+
+    // Everybody shares the process, and many share a connection: a mistake in one call must end that call only.
+    #[tokio::test]
+    async fn a_panic_is_internal_for_one_call() {
+        let metrics = RpcMetrics::register(&Metrics::new("test", "0"), &[]);
+        let service = Watch(metrics.clone()).layer(tower::service_fn(|request| fragile(request).boxed()));
+
+        let answer = service
+            .clone()
+            .oneshot(request("/at-once", "application/grpc"))
+            .await
+            .expect("an answer");
+        assert_eq!(
+            answer.headers().get(GRPC_STATUS).map(HeaderValue::as_bytes),
+            Some(&b"13"[..])
+        );
+        let page = service
+            .clone()
+            .oneshot(request("/at-once", "text/html"))
+            .await
+            .expect("an answer");
+        assert_eq!(page.status(), StatusCode::INTERNAL_SERVER_ERROR);
+
+        let answer = service
+            .oneshot(request("/later", "application/grpc"))
+            .await
+            .expect("an answer");
+        let trailers = answer.into_body().collect().await.expect("a body").trailers().cloned();
+        let status = trailers.and_then(|trailers| trailers.get(GRPC_STATUS).cloned());
+        assert_eq!(status, Some(HeaderValue::from_static("13")));
+        assert_eq!(metrics.panics.get(), 3);
+    }
+}

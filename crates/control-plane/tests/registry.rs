@@ -1,0 +1,493 @@
+//! Our own service: what the two dialects lack.
+
+mod support;
+
+use std::time::Duration;
+
+use flowctl_control_plane::{LimitArgs, ServerArgs};
+use flowctl_proto::flowctl::registry::v1 as ours;
+use flowctl_proto::flowctl::registry::v1::watch_response::Event;
+use flowctl_proto::flowctl::v1::HealthStatus;
+use flowctl_proto::flowctl::{self as legacy, ServiceType, v1};
+use support::{LIMIT, Running, args, component, legacy_beat, register, start, v1_beat};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+
+type Events = Streaming<ours::WatchResponse>;
+
+async fn watch(server: &Running, request: ours::WatchRequest) -> Events {
+    server.ours().watch(request).await.expect("a stream").into_inner()
+}
+
+async fn next(events: &mut Events) -> Event {
+    let message = tokio::time::timeout(LIMIT, events.message()).await.expect("in time");
+    message.expect("no error").expect("no end").event.expect("an event")
+}
+
+/// The next one that is no keep-alive.
+async fn news(events: &mut Events) -> Event {
+    loop {
+        match next(events).await {
+            Event::Ping(_) => {}
+            event => return event,
+        }
+    }
+}
+
+async fn service(events: &mut Events) -> ours::Service {
+    match news(events).await {
+        Event::Service(service) => service,
+        event => panic!("{event:?}"),
+    }
+}
+
+async fn v1_register(server: &Running, id: &str) {
+    server
+        .v1()
+        .register_component(register(component(id)))
+        .await
+        .expect("registered");
+}
+
+fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds, nanos: 0 })
+}
+
+// A reader that keeps a copy of the registry must have it whole, and hear of every kind of change.
+#[tokio::test]
+async fn a_watch_sends_what_is_there_and_then_what_changes() {
+    let server = start(ServerArgs {
+        heartbeat_ttl: Duration::from_secs(1),
+        ..args()
+    })
+    .await;
+    v1_register(&server, "a").await;
+    v1_register(&server, "b").await;
+    let mut events = watch(&server, ours::WatchRequest::default()).await;
+    let Event::Started(started) = news(&mut events).await else {
+        panic!("not started")
+    };
+    assert_eq!((started.ttl, started.persistent), (seconds(1), false));
+    assert!(!started.instance_id.is_empty());
+    assert_eq!(service(&mut events).await.service_id, "a");
+    assert_eq!(service(&mut events).await.service_id, "b");
+    assert!(matches!(news(&mut events).await, Event::Synced(_)));
+
+    server
+        .v1()
+        .heartbeat(v1_beat("a", HealthStatus::Degraded, &[]))
+        .await
+        .expect("accepted");
+    let changed = service(&mut events).await;
+    assert_eq!(
+        (changed.service_id.as_str(), changed.reported_status()),
+        ("a", HealthStatus::Degraded)
+    );
+    assert_eq!(changed.liveness(), ours::Liveness::Live);
+    for _ in 0..2 {
+        assert_eq!(service(&mut events).await.liveness(), ours::Liveness::Expired);
+    }
+    server
+        .v1()
+        .heartbeat(v1_beat("a", HealthStatus::Unknown, &[]))
+        .await
+        .expect("accepted");
+    let back = service(&mut events).await;
+    assert_eq!(
+        (back.liveness(), back.reported_status()),
+        (ours::Liveness::Live, HealthStatus::Degraded)
+    );
+    let unregister = v1::UnregisterRequest {
+        service_id: "b".to_owned(),
+    };
+    server.v1().unregister_component(unregister).await.expect("gone");
+    let Event::Removed(removed) = news(&mut events).await else {
+        panic!("not removed")
+    };
+    assert_eq!(
+        (removed.service_id.as_str(), removed.reason()),
+        ("b", ours::RemovalReason::Unregistered)
+    );
+    server.stop().await;
+}
+
+// Beats that change nothing must not wake every reader, unless it asks for them.
+#[tokio::test]
+async fn beats_are_sent_to_those_who_ask() {
+    let server = start(args()).await;
+    v1_register(&server, "a").await;
+    server
+        .legacy()
+        .heartbeat(legacy_beat("a", &[("n", 1.0)]))
+        .await
+        .expect("accepted");
+    let ask = |beats| ours::WatchRequest {
+        beats_every: beats,
+        ping_every: seconds(1),
+        ..ours::WatchRequest::default()
+    };
+    let (mut quiet, mut busy) = (watch(&server, ask(None)).await, watch(&server, ask(seconds(1))).await);
+    for events in [&mut quiet, &mut busy] {
+        for _ in 0..3 {
+            news(events).await;
+        }
+    }
+    server
+        .legacy()
+        .heartbeat(legacy_beat("a", &[("n", 2.0)]))
+        .await
+        .expect("accepted");
+    let Event::Beats(beats) = news(&mut busy).await else {
+        panic!("no beats")
+    };
+    assert_eq!(beats.beats.len(), 1);
+    assert!(beats.beats[0].last_heartbeat.is_some());
+    // Two keep-alives in a row: more than a second in which nothing was sent.
+    for _ in 0..2 {
+        assert!(matches!(next(&mut quiet).await, Event::Ping(_)));
+    }
+    server.stop().await;
+}
+
+// A reader of one type or of one namespace must hear of its own only, also when a service becomes another.
+#[tokio::test]
+async fn a_watch_is_narrowed_by_type_and_prefix() {
+    let server = start(args()).await;
+    let mut by_type = watch(
+        &server,
+        ours::WatchRequest {
+            r#type: ServiceType::Processor.into(),
+            ..ours::WatchRequest::default()
+        },
+    )
+    .await;
+    let mut by_prefix = watch(
+        &server,
+        ours::WatchRequest {
+            id_prefix: "shop.".to_owned(),
+            ..ours::WatchRequest::default()
+        },
+    )
+    .await;
+    for events in [&mut by_type, &mut by_prefix] {
+        news(events).await;
+        assert!(matches!(news(events).await, Event::Synced(_)));
+    }
+    let source = |id: &str| v1::ComponentInfo {
+        r#type: v1::ComponentType::Source.into(),
+        ..component(id)
+    };
+    server
+        .v1()
+        .register_component(register(source("other.s")))
+        .await
+        .expect("registered");
+    server
+        .v1()
+        .register_component(register(source("shop.s")))
+        .await
+        .expect("registered");
+    v1_register(&server, "shop.p").await;
+    assert_eq!(service(&mut by_type).await.service_id, "shop.p");
+    server
+        .v1()
+        .register_component(register(source("shop.p")))
+        .await
+        .expect("registered");
+    let Event::Removed(removed) = news(&mut by_type).await else {
+        panic!("not removed")
+    };
+    assert_eq!(removed.service_id, "shop.p");
+    assert_eq!(service(&mut by_prefix).await.service_id, "shop.s");
+    assert_eq!(service(&mut by_prefix).await.service_id, "shop.p");
+    for ping_every in [Some(prost_types::Duration::default()), seconds(-1)] {
+        let request = ours::WatchRequest {
+            ping_every,
+            ..ours::WatchRequest::default()
+        };
+        let error = server.ours().watch(request).await.expect_err("too often");
+        assert_eq!(error.code(), Code::InvalidArgument);
+    }
+    server.stop().await;
+}
+
+// Who waits for a run to end must hear of it.
+#[tokio::test]
+async fn runs_are_watched_on_request() {
+    let server = start(args()).await;
+    let create = legacy::CreatePipelineRunRequest {
+        run_id: "r1".to_owned(),
+        pipeline_name: "payments".to_owned(),
+        config_yaml: "pipelines: {}".to_owned(),
+        ..legacy::CreatePipelineRunRequest::default()
+    };
+    server.legacy().create_pipeline_run(create).await.expect("created");
+    let request = ours::WatchRequest {
+        runs: true,
+        ..ours::WatchRequest::default()
+    };
+    let mut events = watch(&server, request).await;
+    news(&mut events).await;
+    let Event::Run(run) = news(&mut events).await else {
+        panic!("no run")
+    };
+    assert_eq!(run.run_id, "r1");
+    news(&mut events).await;
+    let pipelines = server
+        .ours()
+        .list_pipelines(ours::ListPipelinesRequest {})
+        .await
+        .expect("a list")
+        .into_inner();
+    let only = &pipelines.pipelines[0];
+    assert_eq!(
+        (only.pipeline_name.as_str(), only.runs, only.active_runs),
+        ("payments", 1, 1)
+    );
+    assert!(only.latest_run.as_ref().is_some_and(|run| run.config_yaml.is_empty()));
+    let stop = ours::StopPipelineRequest {
+        pipeline_name: "payments".to_owned(),
+    };
+    let stopped = server
+        .ours()
+        .stop_pipeline(stop.clone())
+        .await
+        .expect("stopped")
+        .into_inner()
+        .stopped;
+    assert_eq!(stopped.len(), 1);
+    let Event::Run(run) = news(&mut events).await else {
+        panic!("no run")
+    };
+    assert_eq!(run.status(), legacy::RunStatus::Stopped);
+    assert!(
+        server
+            .ours()
+            .stop_pipeline(stop)
+            .await
+            .expect("again")
+            .into_inner()
+            .stopped
+            .is_empty()
+    );
+    let unknown = ours::StopPipelineRequest {
+        pipeline_name: "nope".to_owned(),
+    };
+    assert_eq!(
+        server.ours().stop_pipeline(unknown).await.expect_err("unknown").code(),
+        Code::NotFound
+    );
+    server.stop().await;
+}
+
+// A host with a thousand services sends one stream: a beat that is refused must not end it, and must be told.
+#[tokio::test]
+async fn a_stream_of_beats_tells_what_it_took_and_what_not() {
+    let server = start(args()).await;
+    v1_register(&server, "a").await;
+    let (send, beats) = mpsc::channel(16);
+    let mut acks = server
+        .ours()
+        .stream_heartbeats(ReceiverStream::new(beats))
+        .await
+        .expect("a stream")
+        .into_inner();
+    let beat = |id: &str| ours::Heartbeat {
+        service_id: id.to_owned(),
+        status: HealthStatus::Healthy.into(),
+        metrics: [("n".to_owned(), 1.5)].into(),
+        text_metrics: [("note".to_owned(), "fine".to_owned())].into(),
+    };
+    for _ in 0..500 {
+        send.send(beat("a")).await.expect("sent");
+    }
+    send.send(beat("nobody")).await.expect("sent");
+    let refused = loop {
+        let ack = acks.message().await.expect("no error").expect("no end");
+        if let Some(error) = ack.errors.into_iter().next() {
+            assert_eq!(ack.accepted, 500);
+            assert!(ack.ttl.is_some() && !ack.instance_id.is_empty());
+            break error;
+        }
+    };
+    assert_eq!(
+        (refused.service_id.as_str(), refused.code),
+        ("nobody", Code::NotFound as i32)
+    );
+    send.send(beat("a")).await.expect("sent");
+    let counted = acks.message().await.expect("no error").expect("within a second");
+    assert_eq!((counted.accepted, counted.errors.len()), (501, 0));
+    send.send(beat("a")).await.expect("sent");
+    drop(send);
+    let last = acks.message().await.expect("no error").expect("the last count");
+    assert_eq!(last.accepted, 502);
+    assert!(acks.message().await.expect("no error").is_none());
+    let request = ours::GetServiceRequest {
+        service_id: "a".to_owned(),
+    };
+    let service = server
+        .ours()
+        .get_service(request)
+        .await
+        .expect("registered")
+        .into_inner();
+    let metric = |name: &str| service.metrics.get(name).and_then(|metric| metric.value.clone());
+    assert_eq!(metric("n"), Some(ours::metric_value::Value::Number(1.5)));
+    assert_eq!(metric("note"), Some(ours::metric_value::Value::Text("fine".to_owned())));
+    server.stop().await;
+}
+
+// Pages together must be the registry: each service once, whatever the size of a page.
+#[tokio::test]
+async fn pages_leave_nothing_out() {
+    let server = start(args()).await;
+    for number in 0..25 {
+        v1_register(&server, &format!("s{number:02}")).await;
+    }
+    let mut ids = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ours::ListServicesRequest {
+            page_size: 10,
+            page_token: page_token.clone(),
+            id_prefix: "s".to_owned(),
+            ..ours::ListServicesRequest::default()
+        };
+        let page = server.ours().list_services(request).await.expect("a page").into_inner();
+        assert!(page.services.len() <= 10);
+        ids.extend(page.services.into_iter().map(|service| service.service_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let all: Vec<_> = (0..25).map(|number| format!("s{number:02}")).collect();
+    assert_eq!(ids, all);
+    let live = ours::ListServicesRequest {
+        liveness: vec![ours::Liveness::Live.into()],
+        ..ours::ListServicesRequest::default()
+    };
+    assert!(
+        server
+            .ours()
+            .list_services(live)
+            .await
+            .expect("a page")
+            .into_inner()
+            .services
+            .is_empty()
+    );
+    let negative = ours::ListServicesRequest {
+        page_size: -1,
+        ..ours::ListServicesRequest::default()
+    };
+    assert_eq!(
+        server
+            .ours()
+            .list_services(negative)
+            .await
+            .expect_err("negative")
+            .code(),
+        Code::InvalidArgument
+    );
+    server.stop().await;
+}
+
+// `flowctl metrics` draws this.
+#[tokio::test]
+async fn numbers_are_remembered_over_time() {
+    let server = start(args()).await;
+    v1_register(&server, "a").await;
+    server
+        .v1()
+        .heartbeat(v1_beat(
+            "a",
+            HealthStatus::Healthy,
+            &[("n", "1"), ("m", "2"), ("text", "x")],
+        ))
+        .await
+        .expect("accepted");
+    let ask = |keys: &[&str]| ours::GetMetricHistoryRequest {
+        service_id: "a".to_owned(),
+        duration: None,
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    let history = server
+        .ours()
+        .get_metric_history(ask(&[]))
+        .await
+        .expect("a history")
+        .into_inner();
+    let keys: Vec<_> = history.series.iter().map(|series| series.key.as_str()).collect();
+    assert_eq!((keys, history.resolution), (vec!["m", "n"], seconds(10)));
+    let history = server
+        .ours()
+        .get_metric_history(ask(&["n"]))
+        .await
+        .expect("a history")
+        .into_inner();
+    let values: Vec<_> = history.series[0].points.iter().map(|point| point.value).collect();
+    assert_eq!((history.series.len(), values), (1, vec![1.0]));
+    server.stop().await;
+}
+
+// Clients that never register again (cdp) are not lost with a registry that forgot them, if the operator wants that.
+#[tokio::test]
+async fn unknown_ids_are_adopted_on_request() {
+    let server = start(ServerArgs {
+        adopt_unknown: true,
+        ..args()
+    })
+    .await;
+    server
+        .legacy()
+        .heartbeat(legacy_beat("cdp-default", &[("n", 1.0)]))
+        .await
+        .expect("adopted");
+    let request = ours::GetServiceRequest {
+        service_id: "cdp-default".to_owned(),
+    };
+    let service = server.ours().get_service(request).await.expect("there").into_inner();
+    assert_eq!(
+        (service.origin(), service.liveness()),
+        (ours::Origin::Adopted, ours::Liveness::Live)
+    );
+    server.stop().await;
+}
+
+// A message that never comes to its end must not keep its place for ever.
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_ended() {
+    let server = start(ServerArgs {
+        limits: LimitArgs {
+            call_timeout: Duration::from_secs(1),
+            ..LimitArgs::default()
+        },
+        ..args()
+    })
+    .await;
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let never = http_body_util::StreamBody::new(futures::stream::pending::<
+        Result<http_body::Frame<bytes::Bytes>, std::convert::Infallible>,
+    >());
+    let path = format!("http://{}/flowctl.v1.ControlPlaneService/Heartbeat", server.address);
+    let request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(never)
+        .expect("a request");
+    let answer = tokio::time::timeout(LIMIT, client.request(request))
+        .await
+        .expect("in time")
+        .expect("an answer");
+    let status = answer
+        .headers()
+        .get("grpc-status")
+        .and_then(|status| status.to_str().ok()?.parse::<i32>().ok());
+    assert!(status.is_some_and(|status| status != 0), "{status:?}");
+    server.assert_alive().await;
+    server.stop().await;
+}
