@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use flowctl_proto::flowctl::ServiceType;
 use flowctl_proto::flowctl::v1::HealthStatus;
 use prost::Message as _;
 
@@ -52,22 +51,23 @@ struct Record {
     owner: Option<Box<Owner>>,
     /// Seconds that it had been silent before `since`: of services that were read from disk.
     silent_before: u32,
-    service_type: ServiceType,
+    service_type: Small,
     liveness: Liveness,
-    reported: HealthStatus,
+    reported: Small,
     marks: Marks,
 }
+
+/// A value of one of the wire's enumerations, in a byte instead of four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Small(u8);
 
 /// When a service last beat, on the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Beats(i64);
 
+/// Two facts in a byte.
 #[derive(Clone, Copy, Debug, Default)]
-struct Marks {
-    is_beat_verified: bool,
-    /// Its life has changed since it was last written to disk.
-    is_unsaved: bool,
-}
+struct Marks(u8);
 
 /// The pod that is proved to have registered, and those that it replaced.
 #[derive(Debug)]
@@ -117,9 +117,9 @@ impl Table {
             history: before.and_then(|record| record.history.take()),
             owner: owner.map(Box::new),
             silent_before: 0,
-            service_type: registration.service_type,
+            service_type: Small::of(registration.service_type.into()),
             liveness: Liveness::Registered,
-            reported: HealthStatus::Unknown,
+            reported: Small::of(HealthStatus::Unknown.into()),
             marks: Marks::default(),
         };
         self.records.insert(id.into(), record);
@@ -145,19 +145,19 @@ impl Table {
         let gap = Duration::from_millis(now.steady.saturating_sub(record.since));
         let reported = match beat.status {
             HealthStatus::Unknown => record.reported,
-            said => said,
+            said => Small::of(said.into()),
         };
         let is_change = was != Liveness::Live
             || reported != record.reported
             || names == Names::New
-            || is_verified != record.marks.is_beat_verified;
+            || is_verified != record.marks.has(Marks::VERIFIED);
         record.since = now.steady;
         record.silent_before = 0;
         record.beat = Beats(now.wall);
         record.liveness = Liveness::Live;
         record.reported = reported;
-        record.marks.is_beat_verified = is_verified;
-        record.marks.is_unsaved = true;
+        record.marks.set(Marks::VERIFIED, is_verified);
+        record.marks.set(Marks::UNSAVED, true);
         if rules.limits.history_bytes > 0 && !beat.metrics.is_empty() {
             let ring = record.history.get_or_insert_with(|| Box::new(Ring::new(budget)));
             ring.record(&record.metrics, now);
@@ -196,7 +196,7 @@ impl Table {
             }
             if record.liveness != Liveness::Expired {
                 record.liveness = Liveness::Expired;
-                record.marks.is_unsaved = true;
+                record.marks.set(Marks::UNSAVED, true);
                 changes.push(Change::service(id));
             }
             true
@@ -216,10 +216,10 @@ impl Table {
         let registration = KeptRegistration::decode(kept.as_slice())?;
         let last_seen = life.last_heartbeat.unwrap_or(registration.registered_at);
         let silent_before = u32::try_from(now.wall.saturating_sub(last_seen) / 1000).unwrap_or(0);
-        let record = Record {
+        let mut record = Record {
             since: now.steady,
             beat: life.last_heartbeat.map_or(Beats::NONE, Beats),
-            service_type: registration.service_type(),
+            service_type: Small::of(registration.service_type().into()),
             owner: Owner::restored(&registration).map(Box::new),
             registration: kept.into_boxed_slice(),
             metrics: Metrics::default(),
@@ -230,21 +230,22 @@ impl Table {
             } else {
                 Liveness::Restored
             },
-            reported: HealthStatus::try_from(life.reported).unwrap_or_default(),
-            marks: Marks {
-                is_beat_verified: life.is_beat_verified,
-                is_unsaved: false,
-            },
+            reported: Small::of(life.reported),
+            marks: Marks::default(),
         };
+        record.marks.set(Marks::VERIFIED, life.is_beat_verified);
         self.records.insert(id.into(), record);
         Ok(())
     }
 
     /// What has to be written to disk of the lives that changed since the last call.
     pub(super) fn take_unsaved(&mut self) -> Vec<(String, KeptLife)> {
-        let records = self.records.iter_mut().filter(|(_, record)| record.marks.is_unsaved);
+        let records = self
+            .records
+            .iter_mut()
+            .filter(|(_, record)| record.marks.has(Marks::UNSAVED));
         let taken = records.map(|(id, record)| {
-            record.marks.is_unsaved = false;
+            record.marks.set(Marks::UNSAVED, false);
             (id.to_string(), record.life())
         });
         taken.collect()
@@ -264,9 +265,9 @@ impl Table {
 
     pub(super) fn briefs(&self, now: At, ttl: Duration) -> impl Iterator<Item = Brief> {
         self.records.values().map(move |record| Brief {
-            service_type: record.service_type,
+            service_type: record.service_type.into_enum(),
             liveness: record.liveness_at(now, ttl),
-            reported: record.reported,
+            reported: record.reported.into_enum(),
             silent_for: record.silent_for(now),
         })
     }
@@ -307,7 +308,7 @@ impl Record {
             last_heartbeat: self.beat.at(),
             reported: self.reported.into(),
             is_expired: self.liveness == Liveness::Expired,
-            is_beat_verified: self.marks.is_beat_verified,
+            is_beat_verified: self.marks.has(Marks::VERIFIED),
         }
     }
 
@@ -319,11 +320,47 @@ impl Record {
             registered_at: from_millis(kept.registered_at),
             registration: kept.into_registration(id),
             liveness: self.liveness_at(now, ttl),
-            reported: self.reported,
+            reported: self.reported.into_enum(),
             last_heartbeat: self.beat.at().map(from_millis),
-            is_beat_verified: self.marks.is_beat_verified,
+            is_beat_verified: self.marks.has(Marks::VERIFIED),
             metrics: self.metrics.read(),
         }
+    }
+}
+
+// === impl Small ===
+
+impl Small {
+    /// Numbers that no enumeration has are its zero.
+    fn of(number: i32) -> Self {
+        Self(u8::try_from(number).unwrap_or(0))
+    }
+
+    fn into_enum<E: TryFrom<i32> + Default>(self) -> E {
+        E::try_from(self.into()).unwrap_or_default()
+    }
+}
+
+impl From<Small> for i32 {
+    fn from(small: Small) -> Self {
+        small.0.into()
+    }
+}
+
+// === impl Marks ===
+
+impl Marks {
+    /// The sender of the last beat was proved to be who registered.
+    const VERIFIED: u8 = 1;
+    /// Its life has changed since it was last written to disk.
+    const UNSAVED: u8 = 2;
+
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    fn set(&mut self, mark: u8, is_set: bool) {
+        self.0 = if is_set { self.0 | mark } else { self.0 & !mark };
     }
 }
 

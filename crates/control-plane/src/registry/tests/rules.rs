@@ -98,6 +98,31 @@ async fn unknown_ids_are_refused_or_adopted() {
     );
 }
 
+// A service that was silent while the server was down and came back must not be forgotten at its next short silence.
+#[tokio::test]
+async fn a_beat_after_a_restart_begins_the_retention_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = || Storage::File(folder.path().join("registry.db"));
+    let clock = Arc::<ManualClock>::default();
+    let open = || Registry::open_with(options(storage()), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let before = open();
+    for id in ["back", "gone"] {
+        register(&before, id).await;
+    }
+    before.close().await.unwrap();
+    clock.advance(RETENTION * 2);
+
+    let after = open();
+    assert_eq!(after.get("gone").unwrap().liveness, Liveness::Restored);
+    after.heartbeat(&beat("back", &[]), Caller::default()).unwrap();
+    clock.advance(TTL + Duration::from_secs(1));
+    after.tick();
+    assert_eq!(after.ids(Filter::default()), ["back"]);
+    clock.advance(RETENTION);
+    after.tick();
+    assert!(after.is_empty());
+}
+
 // What a registration leaves out is completed as clients of the existing server expect it.
 #[tokio::test]
 async fn ids_and_endpoints_are_completed() {
