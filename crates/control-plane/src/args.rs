@@ -1,5 +1,4 @@
-//! The settings of the server, as flags and as variables. The first nine flags are those of the existing flowctl server,
-//! with its defaults; an empty variable counts as not set.
+//! The settings of the server, as flags and as variables. Flags of the existing flowctl server have its names and defaults.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -377,6 +377,37 @@ async fn a_flood_of_registrations_fills_the_registry_and_no_more() {
     server.stop().await;
 }
 
+// A question that would be compared with every service, a hundred thousand times.
+#[tokio::test]
+async fn questions_are_bounded() {
+    let server = start(args()).await;
+    let many: Vec<_> = (0..100_000).map(|number| number.to_string()).collect();
+    let by_type = v1::DiscoveryRequest {
+        event_types: many.clone(),
+        ..v1::DiscoveryRequest::default()
+    };
+    let by_property = v1::DiscoveryRequest {
+        metadata_filters: many
+            .iter()
+            .take(50_000)
+            .map(|one| (one.clone(), String::new()))
+            .collect(),
+        ..v1::DiscoveryRequest::default()
+    };
+    for request in [by_type, by_property] {
+        let error = server.v1().discover_components(request).await.expect_err("too many");
+        assert_eq!(error.code(), Code::InvalidArgument);
+    }
+    let request = ours::GetMetricHistoryRequest {
+        service_id: "s1".to_owned(),
+        keys: many,
+        ..ours::GetMetricHistoryRequest::default()
+    };
+    let error = server.ours().get_metric_history(request).await.expect_err("too many");
+    assert_eq!(error.code(), Code::InvalidArgument);
+    server.stop().await;
+}
+
 // Ten thousand beats in one batch are fine; more are refused whole.
 #[tokio::test]
 async fn batches_are_bounded() {

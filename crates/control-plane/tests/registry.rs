@@ -394,6 +394,33 @@ async fn pages_leave_nothing_out() {
     server.stop().await;
 }
 
+// The existing SDK registers ":50051": nobody could reach that from elsewhere.
+#[tokio::test]
+async fn an_endpoint_without_a_host_gets_its_callers() {
+    let server = start(args()).await;
+    for (id, given, expected) in [
+        ("a", ":50051", "127.0.0.1:50051"),
+        ("b", "http://:8088/health", "http://127.0.0.1:8088/health"),
+        ("c", "ttp.shop.svc:50051", "ttp.shop.svc:50051"),
+    ] {
+        let component = v1::ComponentInfo {
+            endpoint: given.to_owned(),
+            ..component(id)
+        };
+        server
+            .v1()
+            .register_component(register(component))
+            .await
+            .expect("registered");
+        let request = ours::GetServiceRequest {
+            service_id: id.to_owned(),
+        };
+        let service = server.ours().get_service(request).await.expect("there").into_inner();
+        assert_eq!(service.endpoint, expected);
+    }
+    server.stop().await;
+}
+
 // `flowctl metrics` draws this.
 #[tokio::test]
 async fn numbers_are_remembered_over_time() {

@@ -10,6 +10,7 @@ use certificates::{Authority, Certificate, put};
 use flowctl_control_plane::{ServeError, Server, ServerArgs, TlsArgs};
 use flowctl_proto::flowctl::v1;
 use flowctl_proto::flowctl::v1::control_plane_service_client::ControlPlaneServiceClient;
+use rustls::pki_types::pem::PemObject as _;
 use support::{Running, args, metric, start, until};
 use tonic::transport::{Certificate as Trusted, ClientTlsConfig, Endpoint, Identity};
 
@@ -74,6 +75,37 @@ async fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
     .await;
     assert!(!can_call(&server, &old, None).await);
     assert_eq!(metric(server.admin, broken).await, Some(0.0));
+    server.stop().await;
+}
+
+// curl and browsers speak HTTP/1.1 or 2 over TLS, on the same port.
+#[tokio::test]
+async fn pages_are_served_over_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new("authority");
+    let server = start(with_tls(folder.path(), &authority.server(), None)).await;
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = rustls::pki_types::CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("a certificate");
+    roots.add(pem).expect("an authority");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_only()
+        .enable_http1()
+        .build();
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .build::<_, http_body_util::Empty<bytes::Bytes>>(connector);
+    let page = format!("https://localhost:{}/api/services", server.address.port());
+    let answer = client.get(page.parse().expect("an address")).await.expect("an answer");
+    assert_eq!(
+        (answer.status().as_u16(), answer.version()),
+        (200, http::Version::HTTP_11)
+    );
     server.stop().await;
 }
 

@@ -33,6 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const UNDER_WAY: usize = 64;
 const UNDER_WAY_OF_ONE: usize = 8;
 
+/// Services that are evaluated before others get a turn.
+const IN_ONE_GO: usize = 500;
+
 /// The task.
 pub(crate) struct Watcher {
     alerts: Alerts,
@@ -145,7 +148,7 @@ impl Watcher {
         loop {
             tokio::select! {
                 _ = looks.tick() => {
-                    let changed = self.look();
+                    let changed = self.look().await;
                     self.tell(&report);
                     self.keep(changed).await;
                 }
@@ -166,41 +169,63 @@ impl Watcher {
     }
 
     /// Evaluates; gives the alerts of which something has changed that is kept.
-    fn look(&mut self) -> BTreeSet<String> {
+    async fn look(&mut self) -> BTreeSet<String> {
         let now = SystemClock.now();
-        let registry = &self.alerts.0.registry;
-        let mut touched = std::mem::take(&mut self.touched);
         let since = std::mem::replace(&mut self.looked, now.steady);
-        let mut alerts = self.alerts.alerts();
-        let needs_metrics = |alert: &Alert| alert.about == About::Every && alert.condition.metric().is_some();
-        if alerts.values().any(needs_metrics) {
-            touched.extend(registry.beats_since(since).into_iter().map(|(id, _)| id));
-        }
-        self.begun.retain(|id| alerts.contains_key(id));
-        let mut changed = BTreeSet::new();
-        for (alert_id, alert) in alerts.iter_mut() {
-            let candidates = match &alert.about {
-                About::One(id) => BTreeSet::from([id.clone()]),
-                About::Every if self.begun.insert(alert_id.clone()) => {
-                    registry.ids(Filter::default()).into_iter().collect()
-                }
-                About::Every => alert
-                    .instances
-                    .services()
-                    .map(str::to_owned)
-                    .chain(touched.iter().cloned())
-                    .collect(),
-            };
-            for id in candidates {
-                if see(alert, &id, registry.get(&id).ok().as_ref(), now) {
-                    changed.insert(alert_id.clone());
-                }
+        let mut touched = std::mem::take(&mut self.touched);
+        // What each alert looks at anyway: the one service that it is about, or those that it has something to say about.
+        let mut own = Vec::new();
+        {
+            let alerts = self.alerts.alerts();
+            self.begun.retain(|id| alerts.contains_key(id));
+            let every = || alerts.iter().filter(|(_, alert)| alert.about == About::Every);
+            if every().any(|(id, _)| !self.begun.contains(id)) {
+                touched.extend(self.alerts.0.registry.ids(Filter::default()));
+            } else if every().any(|(_, alert)| alert.condition.metric().is_some()) {
+                touched.extend(self.alerts.0.registry.beats_since(since).into_iter().map(|(id, _)| id));
+            }
+            if every().next().is_none() {
+                touched.clear();
+            }
+            self.begun.extend(every().map(|(id, _)| id.clone()));
+            for (alert_id, alert) in alerts.iter() {
+                let ids: Vec<_> = match &alert.about {
+                    About::One(id) => vec![id.clone()],
+                    About::Every => alert.instances.services().map(str::to_owned).collect(),
+                };
+                own.extend(ids.into_iter().map(|id| (id, Some(alert_id.clone()))));
             }
         }
+        let of_every = touched.into_iter().map(|id| (id, None));
+        let work: Vec<(String, Option<String>)> = own.into_iter().chain(of_every).collect();
+        let mut changed = BTreeSet::new();
+        for some in work.chunks(IN_ONE_GO) {
+            self.see(some, now, &mut changed);
+            // Beats go on in between.
+            tokio::task::yield_now().await;
+        }
+        let alerts = self.alerts.alerts();
         let firing: usize = alerts.values().map(|alert| alert.instances.firing()).sum();
         self.metrics.firing.set(i64::try_from(firing).unwrap_or(i64::MAX));
         self.metrics.alerts.set(i64::try_from(alerts.len()).unwrap_or(i64::MAX));
         changed
+    }
+
+    /// Evaluates for some services: one alert, or all those about every service.
+    fn see(&self, some: &[(String, Option<String>)], now: Now, changed: &mut BTreeSet<String>) {
+        let mut alerts = self.alerts.alerts();
+        for (id, only) in some {
+            let service = self.alerts.0.registry.get(id).ok();
+            let seeing = alerts.iter_mut().filter(|(alert_id, alert)| match only {
+                Some(only) => *alert_id == only,
+                None => alert.about == About::Every,
+            });
+            for (alert_id, alert) in seeing {
+                if see(alert, id, service.as_ref(), now) {
+                    changed.insert(alert_id.clone());
+                }
+            }
+        }
     }
 
     /// Makes the calls that are due and find a place.

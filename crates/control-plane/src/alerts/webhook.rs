@@ -176,7 +176,7 @@ impl fmt::Debug for Secret {
 // === impl Caller ===
 
 impl Caller {
-    /// Trusts the system's authorities.
+    /// Trusts the system's authorities, and where it has none, those that came with the program.
     ///
     /// # Errors
     ///
@@ -184,6 +184,10 @@ impl Caller {
     pub(crate) fn new() -> Result<Self, rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            // A small image has none of its own.
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

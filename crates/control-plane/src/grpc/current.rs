@@ -11,6 +11,9 @@ use tonic::{Request, Response, Status};
 use super::{Protocols, read, show};
 use crate::registry::{self, Service};
 
+/// Each is compared with each service.
+const CONDITIONS: usize = 100;
+
 #[tonic::async_trait]
 impl ControlPlaneService for Protocols {
     async fn register_component(
@@ -46,6 +49,11 @@ impl ControlPlaneService for Protocols {
         request: Request<DiscoveryRequest>,
     ) -> Result<Response<DiscoveryResponse>, Status> {
         let wanted = request.into_inner();
+        if wanted.event_types.len() > CONDITIONS || wanted.metadata_filters.len() > CONDITIONS {
+            return Err(Status::invalid_argument(format!(
+                "event_types and metadata_filters too large: at most {CONDITIONS} of each are allowed"
+            )));
+        }
         let shown = self.0.shown();
         let matching = move |service: &Service| matches(&wanted, service).then(|| show::component(service, shown));
         let components = self.0.list(matching).await?;

@@ -19,6 +19,8 @@ use crate::serve::streams::{Answers, until_stopped};
 /// Services on a page, and beats in a batch.
 const PAGE: usize = 1_000;
 const BATCH: usize = 10_000;
+/// Names of metrics that a history is asked for.
+const KEYS: usize = 1_000;
 
 #[tonic::async_trait]
 impl RegistryService for Protocols {
@@ -54,7 +56,7 @@ impl RegistryService for Protocols {
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let watch = watch::open(&self.0, request.into_inner())?;
+        let watch = watch::open(&self.0, request.into_inner()).await?;
         Ok(Response::new(until_stopped(watch, self.0.stopping.clone())))
     }
 
@@ -98,6 +100,11 @@ impl RegistryService for Protocols {
     ) -> Result<Response<MetricHistory>, Status> {
         let request = request.into_inner();
         self.0.check_id("service_id", &request.service_id)?;
+        if request.keys.len() > KEYS {
+            return Err(Status::invalid_argument(format!(
+                "keys too large: at most {KEYS} are allowed"
+            )));
+        }
         let back = match request.duration {
             None => std::time::Duration::MAX,
             Some(back) => std::time::Duration::try_from(back)

@@ -50,7 +50,7 @@ struct Wanted {
 }
 
 /// Opens a watch.
-pub(super) fn open(
+pub(super) async fn open(
     shared: &Shared,
     request: WatchRequest,
 ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + 'static, Status> {
@@ -69,18 +69,19 @@ pub(super) fn open(
         id_prefix: request.id_prefix,
         runs: request.runs,
     };
-    let filter = Filter {
-        id_prefix: &wanted.id_prefix,
-        after: None,
-    };
-    let mut snapshot: VecDeque<_> = registry
-        .ids(filter)
-        .into_iter()
-        .map(|id| Subject::Service(id.into()))
-        .collect();
-    if wanted.runs {
-        snapshot.extend(registry.active_runs().into_iter().map(|id| Subject::Run(id.into())));
-    }
+    let (id_prefix, runs, source) = (wanted.id_prefix.clone(), wanted.runs, Arc::clone(&registry));
+    let snapshot = shared.lists.read(move || {
+        let filter = Filter {
+            id_prefix: &id_prefix,
+            after: None,
+        };
+        let services = source.ids(filter).into_iter().map(|id| Subject::Service(id.into()));
+        let runs = if runs { source.active_runs() } else { Vec::new() };
+        services
+            .chain(runs.into_iter().map(|id| Subject::Run(id.into())))
+            .collect()
+    });
+    let snapshot: VecDeque<_> = snapshot.await?;
     let started = WatchStarted {
         instance_id: registry.instance_id().to_owned(),
         ttl: Some(show::duration(registry.ttl())),
