@@ -1,11 +1,13 @@
 //! The chart against a real apiserver, without a node: what an administrator's install would be refused for.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use flowctl_testkit::{
     cluster::{Cluster, Options},
     tier::{Tier, require},
+    wait,
 };
+use serde_json::json;
 use xtask::generate::project_root;
 
 const INSTALLS: &[&[&str]] = &[
@@ -63,6 +65,98 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
             "{wrong}: the message does not name {named}: {refused}"
         );
     }
+    cluster.stop().await.expect("nothing is left");
+}
+
+/// A user, a verb, and a resource with its subresource.
+type Question = (&'static str, &'static str, String);
+
+/// What the apiserver answers to `kubectl auth can-i`, of many questions at once, in namespace `team`.
+async fn may(cluster: &Cluster, questions: &[Question]) -> Vec<bool> {
+    let review = |(user, verb, resource): &Question| {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {"user": user, "resourceAttributes": {
+                "namespace": "team", "group": "flowctl.dev", "verb": verb, "resource": resource, "subresource": subresource,
+            }},
+        })
+    };
+    let reviews: Vec<_> = questions.iter().map(review).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": reviews}).to_string();
+    let output = "jsonpath={.status.allowed}{\"\\n\"}";
+    let answers = cluster
+        .kubectl_input(&["create", "-f", "-", "-o", output], &list)
+        .await
+        .expect("answers");
+    let answers: Vec<_> = answers.lines().map(|line| line == "true").collect();
+    assert_eq!(answers.len(), questions.len(), "an answer to each question");
+    answers
+}
+
+// Teams are given `edit` or `view` in their namespace and nothing else: without these rules an administrator would have
+// to write them, and with a rule too many a team could write what only the operator may.
+#[tokio::test]
+async fn editors_and_viewers_of_a_namespace_get_the_kinds_with_their_role() {
+    if require(Tier::Api).is_none() {
+        return;
+    }
+    let cluster = Cluster::start(Tier::Api, Options::default())
+        .await
+        .expect("the cluster starts");
+    let chart = project_root().expect("a checkout").join("charts/flowctl-operator");
+    let manifests = template(&cluster, &chart, &[]).await.expect("the chart renders");
+    let applied = cluster
+        .kubectl_input(&["apply", "--server-side", "-f", "-"], &manifests)
+        .await;
+    applied.expect("the chart is applied");
+    let kubectl = async |arguments: &[&str]| cluster.kubectl(arguments).await.expect("kubectl");
+    kubectl(&["create", "namespace", "team"]).await;
+    for role in ["view", "edit", "admin"] {
+        let (name, user) = (format!("{role}s"), format!("--user={role}er"));
+        let role = format!("--clusterrole={role}");
+        kubectl(&["create", "rolebinding", &name, &role, &user, "--namespace", "team"]).await;
+    }
+    let kinds = ["pipelines", "externalprocessors"];
+    // The controller manager puts the roles together.
+    wait::until("the roles are put together", Duration::from_secs(60), async || {
+        let users = ["viewer", "editer", "adminer"];
+        let question = users.map(|user| (user, "get", kinds[0].to_owned()));
+        Ok(may(&cluster, &question).await.iter().all(|may| *may).then_some(()))
+    })
+    .await
+    .expect("aggregated");
+
+    let (mut questions, mut expected): (Vec<Question>, Vec<bool>) = (Vec::new(), Vec::new());
+    let mut ask = |user, verb, resource: &str, answer| {
+        questions.push((user, verb, resource.to_owned()));
+        expected.push(answer);
+    };
+    for user in ["viewer", "editer", "adminer"] {
+        let edits = user != "viewer";
+        for kind in kinds {
+            for verb in ["get", "list", "watch"] {
+                ask(user, verb, kind, true);
+            }
+            for verb in ["create", "update", "patch", "delete", "deletecollection"] {
+                ask(user, verb, kind, edits);
+            }
+            ask(user, "get", &format!("{kind}/status"), true);
+            ask(user, "patch", &format!("{kind}/status"), false);
+        }
+        ask(user, "get", "externalprocessors/scale", true);
+        for verb in ["update", "patch"] {
+            ask(user, verb, "externalprocessors/scale", edits);
+        }
+    }
+    ask("stranger", "get", kinds[0], false);
+    let answers = may(&cluster, &questions).await;
+    let wrong: Vec<_> = questions
+        .iter()
+        .zip(answers.iter().zip(&expected))
+        .filter(|(_, (answer, expected))| answer != expected)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
     cluster.stop().await.expect("nothing is left");
 }
 
