@@ -1,6 +1,8 @@
 //! The steps of a Pipeline: names, references, and whether each fits its place. A reference that does not exist and one
 //! that is not granted get the same words: whether an object exists is a secret of its namespace.
 
+mod contracts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowctl_api::external_processor::ClientAuth;
@@ -107,7 +109,7 @@ pub(super) fn check(
             work,
         }));
     }
-    contracts(&context, &placed, problems);
+    contracts::check(&context, &placed, problems);
     let all = valid.len() == placed.len();
     let (source, others): (Vec<_>, Vec<_>) = valid.into_iter().partition(|step| step.place == Place::Source);
     let (processors, consumers) = others.into_iter().partition(|step| step.place == Place::Processor);
@@ -345,58 +347,4 @@ pub(super) fn not_found(
         "ExternalProcessor {target} does not exist or does not grant namespace {namespace:?}; create it, or add the namespace \
          to its spec.allowedNamespaces.names"
     )
-}
-
-/// What a step is declared to take and to give.
-struct Declared<'a> {
-    name: &'a str,
-    target: Key,
-    inputs: &'a [String],
-    outputs: &'a [String],
-}
-
-/// Whether what each step gives is something that the next one takes, where both say so.
-fn contracts(context: &Context<'_>, steps: &[Placed<'_>], problems: &mut Problems) {
-    let declared = |placed: &Placed<'_>| -> Option<(Key, &ExternalProcessor)> {
-        let target = references::target(placed.step.processor_ref.as_ref()?, context.namespace);
-        let processor = context.granted(&target)?;
-        Some((target, processor))
-    };
-    let resolved: Vec<_> = steps.iter().map(declared).collect();
-    let mut previous: Option<Declared<'_>> = None;
-    for (placed, resolved) in steps.iter().zip(&resolved) {
-        let current = resolved.as_ref().and_then(|(target, processor)| {
-            let contract = processor.spec.contract.as_ref()?;
-            Some(Declared {
-                name: name_of(placed.step)?,
-                target: target.clone(),
-                inputs: &contract.input_event_types,
-                outputs: &contract.output_event_types,
-            })
-        });
-        if let (Some(from), Some(to)) = (&previous, &current)
-            && !from.outputs.is_empty()
-            && !to.inputs.is_empty()
-            && !from.outputs.iter().any(|given| to.inputs.contains(given))
-        {
-            problems.misfit(
-                Reason::ContractMismatch,
-                format!("{}.processorRef", placed.field),
-                format!(
-                    "{} ({}) gives {}, but {} ({}) takes {}; put a step between them that turns one into the other",
-                    from.name,
-                    from.target,
-                    from.outputs.join(", "),
-                    to.name,
-                    to.target,
-                    to.inputs.join(", ")
-                ),
-            );
-        }
-        match placed.place {
-            Place::Source | Place::Processor => previous = current,
-            // Every consumer takes what the last processor gives.
-            Place::Consumer => {}
-        }
-    }
 }
