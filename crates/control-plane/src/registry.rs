@@ -35,7 +35,7 @@ pub(crate) use runs::RunNumber;
 
 use crate::clock::{Clock, SystemClock};
 use crate::limits::Limits;
-use crate::store::{Storage, Store, StoreError, Write};
+use crate::store::{Room, Storage, Store, StoreError, Write};
 use feed::Feed;
 use history::Budget;
 use runs::{Changed, Runs};
@@ -203,11 +203,12 @@ impl Registry {
     pub async fn register(&self, registration: Registration, caller: Caller<'_>) -> Result<String, RegistryError> {
         let registration = self.completed(registration, caller)?;
         let id = registration.service_id.clone();
+        let room = self.store.room(self.rules.limits.registration_bytes).await;
         let written = {
             let mut table = self.table(&id);
             let kept = self.register_in(&mut table, &registration, caller)?;
             self.feed.publish([Change::service(&id)]);
-            self.store.write(vec![Write::PutService { id: id.clone(), kept }])
+            self.store.write(vec![Write::PutService { id: id.clone(), kept }], room)
         };
         written.wait().await?;
         Ok(id)
@@ -305,7 +306,7 @@ impl Registry {
         }
         if !writes.is_empty() {
             // Nobody waits: a beat is not worth a disk's delay, and the next one repeats it.
-            drop(self.store.write(writes));
+            drop(self.store.write(writes, Room::default()));
         }
         pulse.map(|pulse| pulse.beaten)
     }
@@ -316,6 +317,7 @@ impl Registry {
     ///
     /// A newer pod has the id, or the disk refuses.
     pub async fn unregister(&self, service_id: &str, caller: Caller<'_>) -> Result<bool, RegistryError> {
+        let room = self.store.room(self.rules.limits.id_bytes).await;
         let written = {
             let mut table = self.table(service_id);
             if !table.unregister(service_id, caller.identity)? {
@@ -325,7 +327,7 @@ impl Registry {
             self.feed
                 .publish([Change::removed(service_id, RemovalReason::Unregistered)]);
             self.store
-                .write(vec![Write::RemoveServices(vec![service_id.to_owned()])])
+                .write(vec![Write::RemoveServices(vec![service_id.to_owned()])], room)
         };
         written.wait().await?;
         Ok(true)
@@ -467,6 +469,7 @@ impl Registry {
         &self,
         change: impl FnOnce(&mut Runs, At) -> Result<Changed, RegistryError>,
     ) -> Result<PipelineRun, RegistryError> {
+        let room = self.store.room(self.rules.limits.run_bytes).await;
         let (run, written) = {
             let mut runs = lock(&self.runs);
             let changed = change(&mut runs, self.now())?;
@@ -480,7 +483,7 @@ impl Registry {
             };
             (
                 changed.run,
-                self.store.write(vec![Write::RemoveRuns(changed.evicted), put]),
+                self.store.write(vec![Write::RemoveRuns(changed.evicted), put], room),
             )
         };
         written.wait().await?;
@@ -522,6 +525,7 @@ impl Registry {
     ///
     /// There are too many, or the disk refuses.
     pub async fn keep_alert(&self, alert_id: &str, kept: Vec<u8>) -> Result<(), RegistryError> {
+        let room = self.store.room(kept.len()).await;
         let written = {
             let mut alerts = lock(&self.alerts);
             let limit = self.rules.limits.alerts;
@@ -530,7 +534,7 @@ impl Registry {
             }
             alerts.insert(alert_id.to_owned(), kept.clone());
             let id = alert_id.to_owned();
-            self.store.write(vec![Write::PutAlert { id, kept }])
+            self.store.write(vec![Write::PutAlert { id, kept }], room)
         };
         Ok(written.wait().await?)
     }
@@ -541,12 +545,13 @@ impl Registry {
     ///
     /// The disk refuses.
     pub async fn forget_alert(&self, alert_id: &str) -> Result<bool, RegistryError> {
+        let room = self.store.room(self.rules.limits.id_bytes).await;
         let written = {
             let mut alerts = lock(&self.alerts);
             if alerts.remove(alert_id).is_none() {
                 return Ok(false);
             }
-            self.store.write(vec![Write::RemoveAlert(alert_id.to_owned())])
+            self.store.write(vec![Write::RemoveAlert(alert_id.to_owned())], room)
         };
         written.wait().await?;
         Ok(true)
@@ -600,7 +605,7 @@ impl Registry {
         self.services.fetch_sub(removed.len(), Ordering::Relaxed);
         self.feed.publish(changes);
         if !removed.is_empty() {
-            drop(self.store.write(vec![Write::RemoveServices(removed)]));
+            drop(self.store.write(vec![Write::RemoveServices(removed)], Room::default()));
         }
     }
 
@@ -618,7 +623,7 @@ impl Registry {
                     continue;
                 }
                 // Under the lock: a life must not reach the disk after the removal of its service.
-                self.store.write(vec![Write::Lives(lives)])
+                self.store.write(vec![Write::Lives(lives)], Room::default())
             };
             written.wait().await?;
         }

@@ -10,7 +10,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub use error::StoreError;
 pub(crate) use file::Contents;
@@ -47,6 +47,12 @@ pub(crate) enum Store {
     File(Writer),
 }
 
+/// Room for a write among those that wait for the disk. Whoever can wait takes some before it changes anything: callers that
+/// send and give up faster than the disk writes would otherwise fill the memory.
+#[derive(Debug, Default)]
+#[expect(dead_code, reason = "it is held, not read")]
+pub(crate) struct Room(Option<OwnedSemaphorePermit>);
+
 /// A write that was handed over.
 #[derive(Debug)]
 #[must_use = "what is not awaited may never be on disk"]
@@ -70,11 +76,20 @@ impl Store {
         }
     }
 
-    /// Hands writes over. They reach the disk together, and in the order in which they were handed over.
-    pub(crate) fn write(&self, writes: Vec<Write>) -> Written {
+    /// Waits for room for so many bytes.
+    pub(crate) async fn room(&self, bytes: usize) -> Room {
+        match self {
+            Self::Memory => Room(None),
+            Self::File(writer) => Room(writer.room(bytes).await),
+        }
+    }
+
+    /// Hands writes over. They reach the disk together, and in the order in which they were handed over. Those that cannot wait
+    /// for room, and are bounded otherwise, come with `Room::default()`.
+    pub(crate) fn write(&self, writes: Vec<Write>, room: Room) -> Written {
         match self {
             Self::Memory => Written::Nowhere,
-            Self::File(writer) => Written::Soon(writer.send(writes)),
+            Self::File(writer) => Written::Soon(writer.send(writes, room)),
         }
     }
 

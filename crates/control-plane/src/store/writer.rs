@@ -5,18 +5,21 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::file::StoreFile;
-use super::{StoreError, Write};
+use super::{Room, StoreError, Write};
 
 /// Writes that are taken into one transaction.
 const BATCH: usize = 4096;
+/// Bytes that may wait for the disk.
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// The way to the thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
     sender: Mutex<Option<Sender<Request>>>,
+    room: Arc<Semaphore>,
     failure: Arc<Mutex<Option<StoreError>>>,
     ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -25,6 +28,8 @@ pub(crate) struct Writer {
 struct Request {
     writes: Vec<Write>,
     answer: oneshot::Sender<Result<(), StoreError>>,
+    /// Given back when the request is done.
+    _room: Room,
 }
 
 // === impl Writer ===
@@ -45,17 +50,28 @@ impl Writer {
             .map_err(|error| StoreError::io("start a thread that writes", &path, &error))?;
         Ok(Self {
             sender: Mutex::new(Some(sender)),
+            room: Arc::new(Semaphore::new(WAITING_BYTES)),
             failure,
             ended: Mutex::new(Some(ended)),
         })
     }
 
-    pub(super) fn send(&self, writes: Vec<Write>) -> oneshot::Receiver<Result<(), StoreError>> {
+    pub(super) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes.min(WAITING_BYTES)).unwrap_or(u32::MAX);
+        // It is never closed.
+        Arc::clone(&self.room).acquire_many_owned(bytes).await.ok()
+    }
+
+    pub(super) fn send(&self, writes: Vec<Write>, room: Room) -> oneshot::Receiver<Result<(), StoreError>> {
         let (answer, answered) = oneshot::channel();
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = &*sender {
             // If the thread is gone, `answer` is dropped, and that is the answer.
-            let _ = sender.send(Request { writes, answer });
+            let _ = sender.send(Request {
+                writes,
+                answer,
+                _room: room,
+            });
         }
         answered
     }
