@@ -362,7 +362,7 @@ pub struct Alert {
     /// The service that it is about; empty: each of them.
     #[prost(string, tag = "2")]
     pub service_id: ::prost::alloc::string::String,
-    /// As it was given, for example `status != healthy` or `pipeline.component_count < 3`.
+    /// As it was given, for example `status != healthy` or `metric.pipeline.component_count < 3 for 1m`.
     #[prost(string, tag = "3")]
     pub condition: ::prost::alloc::string::String,
     /// What is called.
@@ -374,7 +374,7 @@ pub struct Alert {
     /// When it was made, by the server's clock.
     #[prost(message, optional, tag = "6")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// For each service that it is about, sorted by id.
+    /// Sorted by id: the one service that it is about, or of each service those of which there is something to tell.
     #[prost(message, repeated, tag = "7")]
     pub instances: ::prost::alloc::vec::Vec<AlertInstance>,
 }
@@ -403,7 +403,8 @@ pub struct CreateAlertRequest {
     /// The service that it is about; it need not be registered. Empty: each of them.
     #[prost(string, tag = "1")]
     pub service_id: ::prost::alloc::string::String,
-    /// `<status or a metric> <== != < <= > >=> <value>`.
+    /// `status ==|!= WORD` or `metric.NAME ==|!=|<|<=|>|>= NUMBER`, each with an optional `for DURATION`. Words: healthy, degraded,
+    /// unhealthy, starting, stopping, unknown, expired; a service that only beats is healthy.
     #[prost(string, tag = "2")]
     pub condition: ::prost::alloc::string::String,
     /// http:// or <https://.>
@@ -770,7 +771,7 @@ pub mod registry_service_client {
         /// The registry and what changes in it: `started`, the services as `service`, `synced`, then changes as they happen.
         ///
         /// A reader keeps what it was sent before a stream broke, and drops what a new stream has not named when `synced` comes.
-        /// A stream that a reader does not drain ends with RESOURCE_EXHAUSTED: open another.
+        /// What changes faster than a reader reads folds into its last state. RESOURCE_EXHAUSTED: too many watches are open.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -1052,7 +1053,7 @@ pub mod registry_service_server {
         /// The registry and what changes in it: `started`, the services as `service`, `synced`, then changes as they happen.
         ///
         /// A reader keeps what it was sent before a stream broke, and drops what a new stream has not named when `synced` comes.
-        /// A stream that a reader does not drain ends with RESOURCE_EXHAUSTED: open another.
+        /// What changes faster than a reader reads folds into its last state. RESOURCE_EXHAUSTED: too many watches are open.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,
