@@ -18,7 +18,7 @@ use flowctl_runtime::Shutdown;
 use flowctl_testkit::{Error, audit, wait};
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
-    core::v1::{Namespace, ServiceAccount},
+    core::v1::ServiceAccount,
 };
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
@@ -60,12 +60,13 @@ pub(crate) fn in_namespace(name: &str, test: impl AsyncFnOnce(Place) -> TestResu
     let _alone = (INSTALL == Install::ClusterWide)
         .then(|| ALL_NAMESPACES.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let end = runtime.block_on(async {
-        let place = Place::new(Arc::clone(&world), name).await?;
-        test(place.clone()).await?;
-        // The next operator must find nothing of this test.
+        // The operator must find nothing of other tests to work on.
         if INSTALL == Install::ClusterWide {
-            place.remove().await?;
+            let all = ["delete", "pipelines,externalprocessors", "--all", "--all-namespaces"];
+            world.cluster.kubectl(&all).await?;
         }
+        let place = Place::new(Arc::clone(&world), name).await?;
+        test(place).await?;
         world.cluster.check()
     });
     if let Err(error) = end {
@@ -127,18 +128,6 @@ impl Place {
             "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": self.namespace}],
         });
         self.apply(binding).await.map(drop)
-    }
-
-    /// Deletes the namespace and waits until nothing of it is left.
-    async fn remove(&self) -> TestResult {
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let deleted = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
-        deleted.map_err(Error::kube("delete the namespace"))?;
-        wait::until("the namespace is gone", LIMIT, async || {
-            let left = namespaces.get_opt(&self.namespace).await;
-            Ok(left.map_err(Error::kube("read the namespace"))?.is_none().then_some(()))
-        })
-        .await
     }
 
     /// The operator's user.
