@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flowctl_control_plane::clock::{Clock, ManualClock};
@@ -36,7 +36,7 @@ const METRICS: [&str; 8] = [
     "queue_depth",
 ];
 
-const TTL: Duration = Duration::from_secs(2);
+const TTL: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
@@ -153,33 +153,19 @@ async fn lateness(services: usize) -> Outcome<serde_json::Value> {
         let registry = Arc::clone(&registry);
         async move { registry.maintain(Duration::from_secs(1)).await }
     });
-    let mut subscription = registry.subscribe();
-    let mut silent_since = HashMap::new();
+    let silent_since = Arc::<Mutex<HashMap<String, Instant>>>::default();
+    let reader = tokio::spawn(told_late(Arc::clone(&registry), Arc::clone(&silent_since), services));
     // Spread over half a second, so that they do not all expire in the same look.
-    let pause = Duration::from_millis(500) / 50;
-    for slice in 0..50 {
-        for number in (slice..services).step_by(50) {
+    let slices = 50;
+    for slice in 0..slices {
+        for number in (slice..services).step_by(slices) {
             let id = service_id(number);
             beat(&registry, &id, 1)?;
-            silent_since.insert(id, Instant::now());
+            lock(&silent_since).insert(id, Instant::now());
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(Duration::from_millis(500) / slices as u32).await;
     }
-    let mut late = Vec::with_capacity(services);
-    while late.len() < services {
-        let changes = subscription.changed().await;
-        let told = Instant::now();
-        for change in changes {
-            let Subject::Service(id) = &change.subject else {
-                continue;
-            };
-            if registry.get(id)?.liveness == Liveness::Expired
-                && let Some(since) = silent_since.remove(id.as_ref())
-            {
-                late.push(told.saturating_duration_since(since + TTL).as_secs_f64() * 1000.0);
-            }
-        }
-    }
+    let mut late = reader.await?;
     maintenance.abort();
     let started = Instant::now();
     registry.tick();
@@ -191,6 +177,36 @@ async fn lateness(services: usize) -> Outcome<serde_json::Value> {
         "late_ms": { "p50": at(0.5), "p99": at(0.99), "max": late.last() },
         "one_look_ms": look.as_secs_f64() * 1000.0,
     }))
+}
+
+/// Reads changes as a watcher does, until each service has expired after its beat; how late that was told, in milliseconds.
+async fn told_late(
+    registry: Arc<Registry>,
+    silent_since: Arc<Mutex<HashMap<String, Instant>>>,
+    services: usize,
+) -> Vec<f64> {
+    let mut subscription = registry.subscribe();
+    let mut late = Vec::with_capacity(services);
+    while late.len() < services {
+        let changes = subscription.changed().await;
+        let told = Instant::now();
+        for change in changes {
+            let (Subject::Service(id) | Subject::Run(id)) = &change.subject;
+            // One that is not in the map has expired before its beat, because the machine is slow.
+            if registry
+                .get(id)
+                .is_ok_and(|service| service.liveness == Liveness::Expired)
+                && let Some(since) = lock(&silent_since).remove(id.as_ref())
+            {
+                late.push(told.saturating_duration_since(since + TTL).as_secs_f64() * 1000.0);
+            }
+        }
+    }
+    late
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn beats(beats: usize) -> Outcome<serde_json::Value> {
