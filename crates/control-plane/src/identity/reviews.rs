@@ -27,6 +27,16 @@ struct Inner {
     known: Mutex<HashMap<TokenHash, Known>>,
     places: Semaphore,
     under_way: AtomicUsize,
+    outage: Mutex<Outage>,
+}
+
+/// What is known of an apiserver that does not answer, or not to us.
+#[derive(Debug, Default)]
+struct Outage {
+    /// Reviews in a row that got no answer.
+    failed: u32,
+    /// Nobody is asked before, and this is why.
+    until: Option<(Instant, ReviewError)>,
 }
 
 type TokenHash = [u8; 32];
@@ -42,6 +52,8 @@ const GOOD_FOR: Duration = Duration::from_secs(60);
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// After an apiserver that did not answer, so that every beat does not wait for it anew.
 const UNAVAILABLE_FOR: Duration = Duration::from_secs(2);
+/// So many in a row, and it is not the token: then one is asked about each time, and not each of thousands of pods.
+const OUTAGE: u32 = 3;
 /// Reviews at once, and those that wait for their turn.
 const AT_ONCE: usize = 16;
 const WAITING: usize = 4096;
@@ -60,6 +72,7 @@ impl Reviews {
             known: Mutex::default(),
             places: Semaphore::new(AT_ONCE),
             under_way: AtomicUsize::new(0),
+            outage: Mutex::default(),
         }))
     }
 
@@ -123,6 +136,9 @@ impl Inner {
             Some(Known::UnderWay(answer)) if answer.has_changed().is_ok() => return Looked::UnderWay(answer.clone()),
             Some(_) | None => {}
         }
+        if let Some(error) = self.outage().why(now) {
+            return Looked::Over(Err(error));
+        }
         if known.len() >= REMEMBERED {
             known.retain(|_, known| !matches!(known, Known::Over { until, .. } if *until <= now));
         }
@@ -157,7 +173,9 @@ impl Inner {
         let Ok(_place) = self.places.acquire().await else {
             return refused("the server stops");
         };
-        match self.reviewer.review(token, self.audience.clone()).await {
+        let answer = self.reviewer.review(token, self.audience.clone()).await;
+        self.outage().hear(answer.as_ref().err());
+        match answer {
             Ok(identity) => {
                 let left = left.and_then(|left| Duration::try_from_secs_f64(left).ok());
                 (Ok(Arc::new(identity)), left.map_or(GOOD_FOR, |left| left.min(GOOD_FOR)))
@@ -167,10 +185,35 @@ impl Inner {
         }
     }
 
+    fn outage(&self) -> MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn settle(&self, hash: TokenHash, reviewed: Reviewed, good_for: Duration) {
         let until = Instant::now() + good_for;
         self.known().insert(hash, Known::Over { reviewed, until });
         self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Outage ===
+
+impl Outage {
+    fn hear(&mut self, error: Option<&ReviewError>) {
+        match error {
+            Some(error @ ReviewError::Unavailable(_)) => {
+                self.failed = self.failed.saturating_add(1);
+                if self.failed >= OUTAGE {
+                    self.until = Some((Instant::now() + UNAVAILABLE_FOR, error.clone()));
+                }
+            }
+            Some(ReviewError::Refused(_)) | None => *self = Self::default(),
+        }
+    }
+
+    fn why(&self, now: Instant) -> Option<ReviewError> {
+        let (until, error) = self.until.as_ref()?;
+        (*until > now).then(|| error.clone())
     }
 }
 
@@ -200,6 +243,9 @@ mod tests {
             async move {
                 this.asked.fetch_add(1, Ordering::Relaxed);
                 let _open = this.open.acquire().await.expect("never closed");
+                if token.contains("down") {
+                    return Err(ReviewError::Unavailable("down".to_owned()));
+                }
                 if token.contains("forged") {
                     return Err(ReviewError::Refused("forged".to_owned()));
                 }
@@ -281,6 +327,28 @@ mod tests {
             assert!(matches!(reviews.of(&forged).await, Err(ReviewError::Refused(_))));
         }
         assert_eq!(slow.asked.load(Ordering::Relaxed), 1);
+    }
+
+    // A control plane without the right to ask, or an apiserver that comes back, must not meet a request of every pod.
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_probed_and_not_stormed() {
+        let (slow, reviews) = reviews();
+        slow.open.add_permits(1);
+        for number in 0..100 {
+            let token = token("flowctl", 3600.0, &format!("down{number}"));
+            assert!(matches!(reviews.of(&token).await, Err(ReviewError::Unavailable(_))));
+        }
+        assert_eq!(slow.asked.load(Ordering::Relaxed), 3);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        reviews
+            .of(&token("flowctl", 3600.0, "good"))
+            .await
+            .expect("asked again");
+        reviews
+            .of(&token("flowctl", 3600.0, "another"))
+            .await
+            .expect("the outage is over");
+        assert_eq!(slow.asked.load(Ordering::Relaxed), 5);
     }
 
     // A caller that gives up must not take the review from those who wait for the same.
