@@ -19,6 +19,12 @@ use crate::generate::project_root;
 /// The cargo-deny that is installed when it is not there.
 const CARGO_DENY: &str = "0.20.2";
 
+/// How many tests of a program run at once, where there is no better answer.
+const THREADS: &str = "RUST_TEST_THREADS";
+/// With a cluster most tests wait for controllers and for quiet windows, not for a processor: on two of them the
+/// operator's API tier takes 168 s with two threads and 65 s with eight. More brings nothing, and makes deadlines tight.
+const THREADS_WITH_A_CLUSTER: usize = 8;
+
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -76,6 +82,11 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     tests
         .args(["test", "--workspace", "--locked"])
         .env(flowctl_testkit::tier::VARIABLE, names.join(","));
+    let waits = tiers.iter().any(|tier| *tier != Tier::Plain);
+    if waits && std::env::var_os(THREADS).is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        tests.env(THREADS, processors.max(THREADS_WITH_A_CLUSTER).to_string());
+    }
     if let Some(filter) = &arguments.filter {
         tests.arg(filter);
     }
