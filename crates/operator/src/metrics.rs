@@ -47,6 +47,7 @@ pub(crate) struct WatchEnd {
 pub(crate) struct Metrics {
     passes: Family<Pass, Counter>,
     seconds: Family<Kind, Histogram, fn() -> Histogram>,
+    waits: Family<Kind, Histogram, fn() -> Histogram>,
     writes: Family<Write, Counter>,
     /// Keys that wait for a pass.
     pub(crate) queue_depth: Gauge,
@@ -74,11 +75,8 @@ impl Metrics {
     pub(crate) fn register(registry: &Registry) -> Self {
         let metrics = Self {
             passes: Family::default(),
-            seconds: Family::new_with_constructor(|| {
-                Histogram::new([
-                    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
-                ])
-            }),
+            seconds: Family::new_with_constructor(durations),
+            waits: Family::new_with_constructor(durations),
             writes: Family::default(),
             queue_depth: Gauge::default(),
             in_work: Gauge::default(),
@@ -101,6 +99,8 @@ impl Metrics {
             );
             let seconds = metrics.seconds.clone();
             into.register_with_unit("reconcile_duration", "How long passes took", Unit::Seconds, seconds);
+            let waits = metrics.waits.clone();
+            into.register_with_unit("queue_wait", "How long objects waited for a pass", Unit::Seconds, waits);
             into.register(
                 "writes",
                 "Mutating requests, by HTTP status (0: no answer)",
@@ -165,6 +165,10 @@ impl Metrics {
         self.seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
     }
 
+    pub(crate) fn waited(&self, kind: &'static str, waited: Duration) {
+        self.waits.get_or_create(&Kind { kind }).observe(waited.as_secs_f64());
+    }
+
     pub(crate) fn write(&self, kind: &'static str, verb: &'static str, code: u16) {
         self.writes.get_or_create(&Write { kind, verb, code }).inc();
     }
@@ -191,3 +195,14 @@ impl Metrics {
         self.crd_missing.get_or_create(&Kind { kind }).set(i64::from(missing));
     }
 }
+
+/// Buckets from what a pass over a settled object takes to its limit, in seconds.
+fn durations() -> Histogram {
+    Histogram::new([
+        0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+    ])
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 //! what a key is, and it keeps nothing about a key that is neither queued, in work nor delayed.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -24,6 +24,7 @@ pub(crate) struct Queue<T> {
 #[derive(Debug)]
 pub(crate) struct InWork<T: Clone + Eq + Ord + Hash> {
     key: T,
+    waited: Duration,
     queue: Queue<T>,
 }
 
@@ -36,10 +37,11 @@ struct Shared<T> {
 #[derive(Debug)]
 struct State<T> {
     ready: VecDeque<T>,
-    queued: HashSet<T>,
+    /// What is in `ready`, and since when.
+    queued: HashMap<T, Instant>,
     in_work: HashSet<T>,
-    /// Woken while in work.
-    again: HashSet<T>,
+    /// Woken while in work, and when first.
+    again: HashMap<T, Instant>,
     later: HashMap<T, Instant>,
     /// `later` by time.
     timeline: BTreeSet<(Instant, T)>,
@@ -67,9 +69,9 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
     pub(crate) fn new() -> Self {
         let state = State {
             ready: VecDeque::new(),
-            queued: HashSet::new(),
+            queued: HashMap::new(),
             in_work: HashSet::new(),
-            again: HashSet::new(),
+            again: HashMap::new(),
             later: HashMap::new(),
             timeline: BTreeSet::new(),
             closed: false,
@@ -84,7 +86,7 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
 
     /// Asks for a look at this key as soon as possible.
     pub(crate) fn wake(&self, key: T) {
-        self.lock().push(key);
+        self.lock().push(key, Instant::now());
         self.shared.changed.notify_one();
     }
 
@@ -116,8 +118,9 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
                     self.shared.changed.notify_one();
                     return None;
                 }
-                state.promote(Instant::now());
-                if let Some(key) = state.take() {
+                let now = Instant::now();
+                state.promote(now);
+                if let Some((key, since)) = state.take() {
                     let more = !state.ready.is_empty() || !state.timeline.is_empty();
                     drop(state);
                     if more {
@@ -125,6 +128,7 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
                     }
                     return Some(InWork {
                         key,
+                        waited: now.saturating_duration_since(since),
                         queue: self.clone(),
                     });
                 }
@@ -165,10 +169,11 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
 // === impl State ===
 
 impl<T: Clone + Eq + Ord + Hash> State<T> {
-    fn push(&mut self, key: T) {
+    fn push(&mut self, key: T, since: Instant) {
         if self.in_work.contains(&key) {
-            self.again.insert(key);
-        } else if self.queued.insert(key.clone()) {
+            self.again.entry(key).or_insert(since);
+        } else if let Entry::Vacant(vacant) = self.queued.entry(key.clone()) {
+            vacant.insert(since);
             self.ready.push_back(key);
         }
     }
@@ -180,18 +185,18 @@ impl<T: Clone + Eq + Ord + Hash> State<T> {
             }
             self.timeline.pop_first();
             self.later.remove(&key);
-            self.push(key);
+            self.push(key, at);
         }
     }
 
-    fn take(&mut self) -> Option<T> {
+    fn take(&mut self) -> Option<(T, Instant)> {
         let key = self.ready.pop_front()?;
-        self.queued.remove(&key);
+        let since = self.queued.remove(&key)?;
         if let Some(at) = self.later.remove(&key) {
             self.timeline.remove(&(at, key.clone()));
         }
         self.in_work.insert(key.clone());
-        Some(key)
+        Some((key, since))
     }
 }
 
@@ -202,6 +207,11 @@ impl<T: Clone + Eq + Ord + Hash> InWork<T> {
     pub(crate) fn key(&self) -> &T {
         &self.key
     }
+
+    /// How long it was due.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 impl<T: Clone + Eq + Ord + Hash> Drop for InWork<T> {
@@ -209,8 +219,8 @@ impl<T: Clone + Eq + Ord + Hash> Drop for InWork<T> {
         {
             let mut state = self.queue.lock();
             state.in_work.remove(&self.key);
-            if state.again.remove(&self.key) {
-                state.push(self.key.clone());
+            if let Some(since) = state.again.remove(&self.key) {
+                state.push(self.key.clone(), since);
             }
         }
         self.queue.shared.changed.notify_one();
@@ -266,6 +276,35 @@ mod tests {
         drop(queue.next().await.expect("open"));
         let nothing = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
         assert!(nothing.is_err());
+    }
+
+    // The first sign of an operator that is too slow is how long its work waits; what is put off on purpose does not.
+    #[tokio::test(start_paused = true)]
+    async fn waiting_counts_from_when_a_key_is_due() {
+        let queue = Queue::new();
+        let after = async |seconds| tokio::time::advance(Duration::from_secs(seconds)).await;
+        queue.wake(1);
+        after(2).await;
+        queue.wake(1);
+        after(1).await;
+        let work = queue.next().await.expect("open");
+        assert_eq!(work.waited().as_secs(), 3);
+        queue.wake(1);
+        after(4).await;
+        queue.wake(1);
+        drop(work);
+        assert_eq!(
+            queue.next().await.expect("open").waited().as_secs(),
+            4,
+            "woken while in work"
+        );
+        queue.wake_after(1, Duration::from_secs(10));
+        after(15).await;
+        assert_eq!(
+            queue.next().await.expect("open").waited().as_secs(),
+            5,
+            "due five seconds ago"
+        );
     }
 
     // An idle worker must not sleep through work that arrives while all others are busy.

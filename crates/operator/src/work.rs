@@ -36,6 +36,7 @@ impl Work {
     pub(crate) async fn run(self: Arc<Self>) {
         while let Some(work) = self.queue.next().await {
             let subject = work.key().clone();
+            self.metrics.waited(subject.kind.as_str(), work.waited());
             let wait = match self.context.writer.wait() {
                 Some(wait) => Some(spread(wait)),
                 None => self.pass(&subject).await,

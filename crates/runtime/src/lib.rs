@@ -24,6 +24,7 @@
 mod admin;
 mod logs;
 mod metrics;
+mod process;
 mod readiness;
 mod shutdown;
 

@@ -8,6 +8,8 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::process::Process;
+
 /// What [`Metrics::encode`] writes, as a media type (OpenMetrics 1.0, section "Text format").
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -20,7 +22,8 @@ pub struct Metrics {
 // === impl Metrics ===
 
 impl Metrics {
-    /// A registry that holds `flowctl_build_info{component, version}`.
+    /// A registry that holds `flowctl_build_info{component, version}` and, on Linux, `process_*`: memory, processor time,
+    /// open files and the start of this process.
     #[must_use]
     pub fn new(component: &str, version: &str) -> Self {
         let build = Info::new(vec![
@@ -29,6 +32,7 @@ impl Metrics {
         ]);
         let mut registry = Registry::default();
         registry.register("flowctl_build", "What this process was built from", build);
+        registry.register_collector(Box::new(Process::new()));
         Self {
             registry: Arc::new(Mutex::new(registry)),
         }
