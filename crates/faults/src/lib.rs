@@ -8,4 +8,4 @@ pub mod signature;
 
 pub use proxy::{Gate, Hit, Proxy, Seen, Stage};
 pub use rule::{Action, Answer, Rewrite, Rule, WatchFault};
-pub use signature::{Pattern, Signature, Verb};
+pub use signature::{Pattern, PatternError, Signature, Verb};

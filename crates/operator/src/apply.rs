@@ -46,6 +46,8 @@ enum Known {
 enum Failed {
     /// The others are worth a try.
     Child(FailureKind),
+    /// As [`Failed::Child`], a while ago: it was not sent again.
+    Still(FailureKind),
     /// The apiserver gives no answers, or may not be asked.
     Everything(FailureKind),
     /// The object that we work for is gone, though the cache still has it.
@@ -98,6 +100,7 @@ impl Application<'_> {
         if let Some(live) = find::<K>(&self.children, &wanted.id.name) {
             return self.correct(&wanted, &*live).await;
         }
+        self.may_be_sent(&wanted)?;
         // Not in the cache: not there, not there yet, or not ours.
         let read = self
             .context
@@ -137,6 +140,7 @@ impl Application<'_> {
         if self.context.unmoved.knows(uid, seal, version) {
             return Ok(());
         }
+        self.may_be_sent(wanted)?;
         // Not the values: an environment may hold what its author should have put into a Secret.
         tracing::info!(child = %wanted.id, field = difference.path, "writing a child that differs");
         let body = with_uid(&wanted.body, uid);
@@ -152,8 +156,9 @@ impl Application<'_> {
             if named.is_some() && force == Force::No {
                 fights.refused(uid, seal);
             }
-            named.map_or_else(|| Failed::from(error), Failed::Child)
+            self.refused(wanted, named, error)
         })?;
+        self.context.refusals.taken(&self.master.uid, &wanted.id);
         let stayed = answer.meta().resource_version.as_deref() == Some(version);
         if stayed && compare::differs(wanted, &self::shown(&answer)?).is_some() {
             tracing::info!(child = %wanted.id, field = difference.path, "the apiserver keeps it otherwise");
@@ -206,8 +211,31 @@ impl Application<'_> {
                 .await
         };
         // A conflict: somebody made it since we looked, and the next pass reads whose it is.
-        self.keep(answer?);
+        let answer = answer.map_err(|error| self.refused(wanted, None, error))?;
+        self.context.refusals.taken(&self.master.uid, &wanted.id);
+        self.keep(answer);
         Ok(())
+    }
+
+    /// Not while the apiserver's last word about just this still counts.
+    fn may_be_sent(&self, wanted: &Child) -> Result<(), Failed> {
+        let (refusals, seal) = (&self.context.refusals, seal(&wanted.body));
+        let stands = refusals.stands(&self.master.uid, &wanted.id, seal);
+        stands.map_or(Ok(()), |kind| Err(Failed::Still(kind)))
+    }
+
+    /// Remembers the apiserver's answer about a child. Not a conflict in which no manager is named: there something moved
+    /// since we looked, and the next pass looks anew.
+    fn refused(&self, wanted: &Child, named: Option<FailureKind>, error: Error) -> Failed {
+        let moved = named.is_none() && matches!(&error, Error::Status(status) if status.code == 409);
+        let failed = named.map_or_else(|| Failed::from(error), Failed::Child);
+        if let Failed::Child(kind) = &failed
+            && !moved
+        {
+            let (refusals, seal) = (&self.context.refusals, seal(&wanted.body));
+            refusals.refused(&self.master.uid, &wanted.id, seal, kind);
+        }
+        failed
     }
 
     async fn remove<K: ChildType>(&mut self, id: &ChildRef) -> Result<(), Failed> {
@@ -237,11 +265,14 @@ impl Application<'_> {
     fn must_stop(&mut self, id: &ChildRef, end: Result<(), Failed>) -> bool {
         let (kind, stop) = match end {
             Ok(()) => return false,
-            Err(Failed::Child(kind)) => (kind, is_prerequisite(id.kind)),
-            Err(Failed::Everything(kind)) => (kind, true),
+            Err(Failed::Still(kind)) => {
+                tracing::debug!(child = %id, "child is not written again yet");
+                (kind, is_prerequisite(id.kind))
+            }
+            Err(Failed::Child(kind)) => (told(id, kind), is_prerequisite(id.kind)),
+            Err(Failed::Everything(kind)) => (told(id, kind), true),
             Err(Failed::MasterIsGone) => return true,
         };
-        tracing::warn!(child = %id, failure = ?kind, "child could not be written");
         self.failures.push(Failure {
             child: id.clone(),
             kind,
@@ -267,6 +298,12 @@ impl Age {
             Some(_) => Self::Known,
         }
     }
+}
+
+/// The failure, after it was logged.
+fn told(id: &ChildRef, kind: FailureKind) -> FailureKind {
+    tracing::warn!(child = %id, failure = ?kind, "child could not be written");
+    kind
 }
 
 /// Whether a workload must not be written without it. How many copies run, and whether any, does not wait for the rest.

@@ -15,7 +15,7 @@ use tower::service_fn;
 use super::*;
 use crate::{
     caches::Caches, client::Pushback, events::events, fights::Fights, leader::Fence, metrics::Metrics, places::Places,
-    publish::Statuses, queue::Queue, subject::SubjectKind, unmoved::Unmoved, write::Writer,
+    publish::Statuses, queue::Queue, refusals::Refusals, subject::SubjectKind, unmoved::Unmoved, write::Writer,
 };
 
 /// A context whose every request is counted and answered with what `live` holds.
@@ -39,6 +39,7 @@ fn context(live: &Arc<Mutex<Value>>, asked: &Arc<Mutex<usize>>) -> Context {
         places: Arc::new(Places::default()),
         fights: Fights::default(),
         unmoved: Unmoved::default(),
+        refusals: Refusals::default(),
         settings: Arc::new(Settings {
             runner_image: String::new(),
             image_pull_policy: None,

@@ -20,6 +20,7 @@ use crate::{
     ownership::Master,
     places::Places,
     publish::{Published, Statuses},
+    refusals::Refusals,
     subject::{Subject, SubjectKind},
     undecodable,
     unmoved::Unmoved,
@@ -35,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) places: Arc<Places>,
     pub(crate) fights: Fights,
     pub(crate) unmoved: Unmoved,
+    pub(crate) refusals: Refusals,
     pub(crate) settings: Arc<Settings>,
 }
 
@@ -99,6 +101,7 @@ async fn pipeline(
     };
     let publication = flowctl_plan::status::pipeline(&observed, &plan, &applied);
     let wake_after = publication.wake_after;
+    context.refusals.stand_for(&master.uid, wake_after);
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
     Ok(outcome(published, applied.failures.is_empty(), wake_after))
 }
@@ -124,6 +127,7 @@ async fn processor(
     };
     let publication = flowctl_plan::status::processor(&observed, &plan, &applied);
     let wake_after = publication.wake_after;
+    context.refusals.stand_for(&master.uid, wake_after);
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
     Ok(outcome(published, applied.failures.is_empty(), wake_after))
 }

@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     backoff::Backoff,
     caches::{Cached, Caches},
+    census,
     client::Clients,
     crds::Crds,
     events::events,
@@ -34,6 +35,7 @@ use crate::{
     publish::Statuses,
     queue::Queue,
     reconcile::Context,
+    refusals::Refusals,
     unmoved::Unmoved,
     watch::Watch,
     work::Work,
@@ -98,6 +100,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     let clients = Clients::new(kube, options.instance.as_deref()).map_err(|error| RunError::Client(Box::new(error)))?;
     let queue = Queue::new();
     let caches = Arc::new(Caches::new(queue.clone()));
+    census::register(&registry, Arc::clone(&caches));
 
     // Tasks that end with this function.
     let mut tasks = JoinSet::new();
@@ -132,6 +135,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         statuses,
         fights: Fights::default(),
         unmoved: Unmoved::default(),
+        refusals: Refusals::default(),
         settings: Arc::new(settings),
     };
     let work = Arc::new(Work {

@@ -3,12 +3,13 @@
 //! without it everything converges to the same end, a pass later. It must not talk to anybody.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
 use flowctl_plan::Key;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Resource,
     core::error_boundary::{DeserializeGuard, InvalidObject},
@@ -35,8 +36,11 @@ pub(crate) struct Store<K> {
 struct State<K> {
     entries: HashMap<Key, Entry<K>>,
     groups: HashMap<Subject, BTreeSet<Key>>,
-    /// Uids that we deleted, and until when an older event may not bring them back.
-    deleted: HashMap<String, Instant>,
+    /// Uids of what is gone, with the version at which it went: no older event and no late answer may bring it back. A
+    /// newer one does: what lost the label that the watch selects by is gone, too, and may get it again.
+    gone: HashMap<String, u64>,
+    /// The same uids, with the time until which each is remembered, in order.
+    gone_until: VecDeque<(Instant, String)>,
 }
 
 #[derive(Debug)]
@@ -68,7 +72,8 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
         let state = State {
             entries: HashMap::new(),
             groups: HashMap::new(),
-            deleted: HashMap::new(),
+            gone: HashMap::new(),
+            gone_until: VecDeque::new(),
         };
         Self {
             belongs,
@@ -98,6 +103,13 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
             .collect()
     }
 
+    /// Everything readable.
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        let state = self.read();
+        let objects = state.entries.values();
+        objects.filter_map(|entry| entry.object.clone().ok()).collect()
+    }
+
     /// How many objects are readable and how many are not.
     pub(crate) fn count(&self) -> (usize, usize) {
         let state = self.read();
@@ -116,10 +128,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
 
     /// The watch told that an object is gone.
     pub(crate) fn gone(&self, object: &DeserializeGuard<K>) -> Option<Change<K>> {
-        let key = key_of(object.meta())?;
+        let (key, now) = (key_of(object.meta())?, Instant::now());
         let mut state = self.write();
+        state.forget_old(now);
         if let Some(uid) = &object.meta().uid {
-            state.deleted.remove(uid);
+            state.bury(uid, version_of(object.meta()).unwrap_or(u64::MAX), now);
         }
         // A successor of the same name is not gone.
         if state
@@ -162,7 +175,8 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
         changes
     }
 
-    /// The answer to a write of ours.
+    /// The answer to a write of ours. One that comes after the watch told of something newer is no news, and no event
+    /// would ever correct it.
     pub(crate) fn wrote(&self, object: Arc<K>) {
         let now = Instant::now();
         let Some((key, mut entry)) = self.entry_of(Ok(object)) else {
@@ -171,7 +185,13 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
         entry.ours_until = Some(now + OVERLAY);
         let mut state = self.write();
         state.forget_old(now);
-        state.put((key, entry), now);
+        let is_late = |known: &Entry<K>| {
+            known.uid == entry.uid
+                && matches!((known.version, entry.version), (Some(known), Some(ours)) if known > ours)
+        };
+        if !state.entries.get(&key).is_some_and(is_late) {
+            state.put((key, entry), now);
+        }
     }
 
     /// We deleted the object of this uid.
@@ -179,7 +199,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
         let now = Instant::now();
         let mut state = self.write();
         state.forget_old(now);
-        state.deleted.insert(uid.to_owned(), now + OVERLAY);
+        state.bury(uid, u64::MAX, now);
         if state
             .entries
             .get(key)
@@ -208,10 +228,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
             Ok(object) => (object.meta(), (self.belongs)(object)),
             Err(invalid) => (&invalid.metadata, None),
         };
-        let version = meta
-            .resource_version
-            .as_deref()
-            .and_then(|version| version.parse().ok());
+        let version = version_of(meta);
         let (key, uid) = (key_of(meta)?, meta.uid.clone());
         Some((
             key,
@@ -232,6 +249,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
     fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
         self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// The version, where it is a number, as every apiserver has it.
+fn version_of(meta: &ObjectMeta) -> Option<u64> {
+    meta.resource_version.as_deref()?.parse().ok()
 }
 
 /// Takes out what nobody reads: managed fields are half of a cached object's size.
@@ -256,7 +278,8 @@ impl<K> State<K> {
                 });
             }
         }
-        if entry.uid.as_ref().is_some_and(|uid| self.deleted.contains_key(uid)) {
+        let gone_at = entry.uid.as_ref().and_then(|uid| self.gone.get(uid));
+        if gone_at.is_some_and(|gone_at| entry.version.is_none_or(|version| version <= *gone_at)) {
             return None;
         }
         self.remove(&key);
@@ -285,9 +308,15 @@ impl<K> State<K> {
         })
     }
 
+    fn bury(&mut self, uid: &str, version: u64, now: Instant) {
+        if self.gone.insert(uid.to_owned(), version).is_none() {
+            self.gone_until.push_back((now + OVERLAY, uid.to_owned()));
+        }
+    }
+
     fn forget_old(&mut self, now: Instant) {
-        if !self.deleted.is_empty() {
-            self.deleted.retain(|_, until| *until > now);
+        while let Some((_, uid)) = self.gone_until.pop_front_if(|(until, _)| *until <= now) {
+            self.gone.remove(&uid);
         }
     }
 }

@@ -305,9 +305,19 @@ impl Place {
         self.condition::<K>(name, "Ready", "True", "").await
     }
 
-    /// What this namespace's operator wrote so far; status and events included.
+    /// What this namespace's operator wrote so far; status, events and its lease included.
     pub(crate) fn writes(&self) -> Result<Vec<audit::Event>, Error> {
         audit::writes_by(self.world.cluster.audit_log_path()?, &self.user())
+    }
+
+    /// What this namespace's operator asked for so far, without its lease.
+    pub(crate) fn requests(&self) -> Result<Vec<audit::Event>, Error> {
+        let mut all = audit::requests_by(self.world.cluster.audit_log_path()?, &self.user())?;
+        all.retain(|event| {
+            let group = event.object_ref.as_ref().map(|object| object.api_group.as_str());
+            group != Some("coordination.k8s.io")
+        });
+        Ok(all)
     }
 
     /// What this namespace's operator wrote to children so far.
@@ -339,9 +349,10 @@ impl Place {
 
     /// Waits until the operator has written nothing for a while, and gives the number of its writes.
     pub(crate) async fn settled(&self) -> Result<usize, Error> {
-        let mut last = (self.writes()?.len(), Instant::now());
+        let writes = || Ok::<_, Error>(self.requests()?.iter().filter(|event| event.is_write()).count());
+        let mut last = (writes()?, Instant::now());
         wait::until("the operator has nothing to write", LIMIT, async || {
-            let now = self.writes()?.len();
+            let now = writes()?;
             if now != last.0 {
                 last = (now, Instant::now());
             }
@@ -353,10 +364,10 @@ impl Place {
     /// Requests of the operator that its rules did not allow.
     pub(crate) fn forbidden(&self) -> Result<Vec<String>, Error> {
         let user = self.user();
-        let all = audit::read(self.world.cluster.audit_log_path()?)?;
-        let refused = all.into_iter().filter(|event| {
-            event.effective_user() == user && event.response_status.as_ref().is_some_and(|status| status.code == 403)
-        });
+        let all = audit::requests_by(self.world.cluster.audit_log_path()?, &user)?;
+        let refused = all
+            .into_iter()
+            .filter(|event| event.response_status.as_ref().is_some_and(|status| status.code == 403));
         Ok(refused.map(|event| format!("{} {}", event.verb, event.uri)).collect())
     }
 
