@@ -130,7 +130,51 @@ fn shortened(mut note: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use flowctl_api::ConditionType;
+    use flowctl_runtime::Metrics as Registry;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use tower::service_fn;
+
     use super::*;
+
+    /// How many requests one event costs that is left behind this fence.
+    async fn sent(fence: Fence) -> usize {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let service = service_fn(move |request: Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move { Ok::<_, Infallible>(Response::new(request.into_body())) }
+        });
+        let metrics = Metrics::register(&Registry::new("test", "0"));
+        let (events, publisher) = events(Client::new(service, "ns"), None, fence, Pushback::default(), &metrics);
+        let event = Event {
+            condition: ConditionType::Ready,
+            severity: EventSeverity::Normal,
+            reason: "Ready",
+            note: String::new(),
+            related: None,
+        };
+        events.leave(event, &ObjectReference::default());
+        drop(events);
+        publisher.run().await;
+        asked.load(Ordering::Relaxed)
+    }
+
+    // Events wait beside the passes: those of a replica that lost the lease meanwhile are not its to tell.
+    #[tokio::test]
+    async fn events_are_published_by_the_leader_only() {
+        assert_eq!(sent(Fence::always()).await, 1);
+        assert_eq!(sent(Fence::closed()).await, 0);
+    }
 
     // A longer note would lose the whole event.
     #[test]

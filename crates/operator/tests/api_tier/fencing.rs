@@ -142,9 +142,9 @@ fn a_leader_that_stood_still_between_two_writes_writes_no_more() {
     });
 }
 
-// The same before the events that tell of a status: they are sent beside the passes.
+// The same after a status, when only its events are left.
 #[test]
-fn a_leader_that_stood_still_after_a_status_sends_no_event() {
+fn a_leader_that_stood_still_after_a_status_writes_no_more() {
     in_namespace("still-status", async |place| {
         stands_still_after(&place, "apply externalprocessors.flowctl.dev/status ttp").await
     });
