@@ -1,6 +1,7 @@
 //! The state machine: services, and what registrations, beats and the passage of time make of them. It reads no clock and does
 //! no I/O: the time is an argument, and what there is to tell and to write is returned. The registry has several of these, each
-//! with its share of the ids, so that a list of all services holds up a fraction of the beats.
+//! with its share of the ids, so that a list of all services holds up a fraction of the beats. It is one file because it is one
+//! machine: what an event does, and the record that it does it to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
