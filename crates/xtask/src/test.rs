@@ -21,8 +21,8 @@ const CARGO_DENY: &str = "0.20.2";
 
 /// How many tests of a program run at once, where there is no better answer.
 const THREADS: &str = "RUST_TEST_THREADS";
-/// With a cluster most tests wait for controllers and for quiet windows, not for a processor: on two of them the
-/// operator's API tier takes 168 s with two threads and 65 s with eight. More brings nothing, and makes deadlines tight.
+/// With a cluster most tests wait for controllers and for quiet windows, not for a processor: when 23 tests of the
+/// operator took 168 s with two threads on two processors, they took 65 s with eight. More makes deadlines tight.
 const THREADS_WITH_A_CLUSTER: usize = 8;
 
 /// Arguments of `cargo xtask test`.
