@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use analytics_sink::{Sink, Totals, routes};
 use clap::Parser;
 use flowctl_runtime::Metrics;
+use flowctl_sdk::control_plane::{Registration, Role, SinkMetadata};
 use flowctl_sdk::{ServeArgs, Service};
 use tokio::task::JoinSet;
 
@@ -40,6 +41,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     let totals = routes(sink.clone());
     http.spawn(async move { axum::serve(listener, totals).await });
 
-    let service = Service::consumer(sink).name(name, version).metrics(&metrics);
+    // For a control plane, if there is one.
+    let registration = Registration::new(Role::Sink, name)
+        .input_event_types(["stellar.token.transfer.v1"])
+        .metadata(SinkMetadata {
+            output_formats: vec!["api".to_owned()],
+            api: Some(format!("http://localhost:{}/totals", args.http_port)),
+            ..SinkMetadata::default()
+        });
+    let service = Service::consumer(sink)
+        .name(name, version)
+        .metrics(&metrics)
+        .registration(registration);
     Ok(service.run_with(&args.serve).await)
 }

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use flowctl_sdk::control_plane::{ProcessorMetadata, Registration, Role};
 use flowctl_sdk::{BoxError, Message, Outcome, Processor, ServeArgs, Service};
 use ttp_processor::Extractor;
 
@@ -44,8 +45,18 @@ async fn main() -> ExitCode {
         None | Some("") => Extractor::for_known_networks(),
         Some(passphrase) => Extractor::for_passphrase(passphrase),
     };
+    // For a control plane, if there is one.
+    let registration = Registration::new(Role::Processor, env!("CARGO_PKG_NAME"))
+        .input_event_types(["stellar.ledger.v1"])
+        .output_event_types(["stellar.token.transfer.v1"])
+        .metadata(ProcessorMetadata {
+            network: args.network_passphrase.unwrap_or_default(),
+            processor_type: "token_transfer".to_owned(),
+            event_types: Vec::new(),
+        });
     Service::processor(TokenTransfers { extractor })
         .name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+        .registration(registration)
         .run_with(&args.serve)
         .await
 }

@@ -6,6 +6,8 @@ use flowctl_proto::pipeline::v1::processor_service_client::ProcessorServiceClien
 use flowctl_proto::pipeline::v1::{ProcessRequest, ProcessingStatus};
 use flowctl_stellar::stellar_xdr::LedgerCloseMeta;
 use program::Program;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use ttp_processor::LedgerEvents;
 
 fn request(payload: Vec<u8>) -> ProcessRequest {
@@ -44,4 +46,30 @@ async fn ledgers_become_events() {
     }
     drop(client);
     assert!(program.terminate().await.success());
+}
+
+// Seed 002: off by default, and on with one variable. A service that speaks unasked calls a stranger; one that does not
+// speak when asked is never seen.
+#[tokio::test]
+async fn it_reports_to_a_control_plane_only_when_it_is_told_to() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+    let control_plane = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = control_plane.local_addr().expect("an address").to_string();
+    let silent = [("FLOWCTL_ENDPOINT", endpoint.as_str())];
+    let program = Program::start(env!("CARGO_BIN_EXE_ttp-processor"), &silent).await;
+    assert!(program.terminate().await.success());
+
+    let told = [("ENABLE_FLOWCTL", "true"), ("FLOWCTL_ENDPOINT", endpoint.as_str())];
+    let program = Program::start(env!("CARGO_BIN_EXE_ttp-processor"), &told).await;
+    let (mut first, _) = program::in_time(control_plane.accept()).await.expect("a connection");
+    let mut preface = [0; PREFACE.len()];
+    // A connection of the silent one would be closed by now.
+    program::in_time(first.read_exact(&mut preface))
+        .await
+        .expect("an open connection");
+    assert_eq!(preface, PREFACE);
+    assert!(
+        program.terminate().await.success(),
+        "a control plane that never answers does not hinder the end"
+    );
 }

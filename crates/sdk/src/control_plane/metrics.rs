@@ -20,12 +20,12 @@ pub struct SessionMetrics {
 // === impl SessionMetrics ===
 
 impl SessionMetrics {
-    /// Adds them to a registry under `flowctl_control_plane_`.
+    /// Adds them to a registry under `flowctl_client_`.
     #[must_use]
     pub fn register(metrics: &Metrics) -> Self {
         let this = Self::default();
         metrics.register(|registry| {
-            let registry = registry.sub_registry_with_prefix("flowctl_control_plane");
+            let registry = registry.sub_registry_with_prefix("flowctl_client");
             registry.register(
                 "registered",
                 "Whether the control plane has this service registered",

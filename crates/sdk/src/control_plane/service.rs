@@ -23,20 +23,23 @@ pub(crate) struct ServiceReport {
 }
 
 impl Report for ServiceReport {
-    fn snapshot(&self) -> Snapshot {
-        let health = match (self.stopping.is_cancelled(), self.readiness.is_ready()) {
+    fn health(&self) -> Health {
+        match (self.stopping.is_cancelled(), self.readiness.is_ready()) {
             (true, _) => Health::Stopping,
             (false, true) => Health::Healthy,
             // A service takes messages or it does not, as in its answer to HealthCheck.
             (false, false) => Health::Unhealthy,
-        };
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
         let mut numbers: BTreeMap<String, f64> = self.metrics.reported().into_iter().collect();
         numbers.insert("uptime_seconds".to_owned(), count(self.started.elapsed().as_secs()));
         if let Some(provider) = &self.provider {
             numbers.extend(provider());
         }
         Snapshot {
-            health,
+            health: self.health(),
             numbers,
             texts: BTreeMap::new(),
         }

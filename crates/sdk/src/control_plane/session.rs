@@ -9,10 +9,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, Trouble};
-use super::{Registration, Report, SessionMetrics, Settings};
+use super::{Health, Registration, Report, SessionMetrics, Settings};
 
 /// The longest that a host waits for its unregistration at its end.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often the host's health is looked at between two heartbeats, and so the least time between two.
+const NEWS: Duration = Duration::from_secs(1);
 /// After a restart of the server everybody comes back at once: registrations spread over this part of an interval.
 const SPREAD: f64 = 0.25;
 
@@ -133,14 +135,13 @@ impl<R: Report> Keeper<R> {
     }
 
     async fn register(&mut self) -> Result<(), Trouble> {
-        let mut link = match self.link.take() {
+        let link = match &mut self.link {
             Some(link) => link,
-            None => Link::prepare(&self.settings).await?,
+            none => none.insert(Link::prepare(&self.settings).await?),
         };
         let id = link
             .register(&self.settings, &self.registration, self.id.as_deref())
             .await?;
-        self.link = Some(link);
         self.metrics.registrations.inc();
         tracing::info!(service_id = id, endpoint = %self.settings.endpoint, "registered with the control plane");
         // From now on the same, also when the server made it.
@@ -154,9 +155,9 @@ impl<R: Report> Keeper<R> {
             // A little early rather than late, and not everybody at the same time.
             let next = Instant::now() + self.settings.interval.mul_f64(1.0 - fastrand::f64() * 0.1);
             match self.beat().await {
-                Ok(()) => {
+                Ok(health) => {
                     self.recover();
-                    sleep_until(next).await;
+                    self.wait_while(health, next).await;
                 }
                 Err(Trouble::Unknown) => {
                     self.say(State::Connecting(Some(
@@ -176,18 +177,29 @@ impl<R: Report> Keeper<R> {
         }
     }
 
-    async fn beat(&mut self) -> Result<(), Trouble> {
+    /// Waits for the next beat, or until there is news: nobody should learn of trouble a whole interval late.
+    async fn wait_while(&self, told: Health, next: Instant) {
+        loop {
+            let look = Instant::now() + NEWS;
+            sleep_until(look.min(next)).await;
+            if look >= next || self.report.health() != told {
+                return;
+            }
+        }
+    }
+
+    /// Sends what the report says now, and gives back the health that it told.
+    async fn beat(&mut self) -> Result<Health, Trouble> {
         let Some(id) = self.id.clone() else {
             return Err(Trouble::Unknown);
         };
-        let mut link = match self.link.take() {
+        let link = match &mut self.link {
             Some(link) => link,
-            None => Link::prepare(&self.settings).await?,
+            none => none.insert(Link::prepare(&self.settings).await?),
         };
         let snapshot = self.report.snapshot();
         let beaten = link.beat(&self.settings, &id, &snapshot).await;
-        self.link = Some(link);
-        beaten
+        beaten.map(|()| snapshot.health)
     }
 
     fn recover(&mut self) {

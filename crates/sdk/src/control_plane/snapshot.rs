@@ -33,6 +33,11 @@ pub struct Snapshot {
 pub trait Report: Send + Sync + 'static {
     /// How things are now.
     fn snapshot(&self) -> Snapshot;
+
+    /// The health in [`snapshot`](Self::snapshot); asked for every second, so that a change is told at once.
+    fn health(&self) -> Health {
+        self.snapshot().health
+    }
 }
 
 impl<F: Fn() -> Snapshot + Send + Sync + 'static> Report for F {
@@ -44,5 +49,9 @@ impl<F: Fn() -> Snapshot + Send + Sync + 'static> Report for F {
 impl<R: Report + ?Sized> Report for Arc<R> {
     fn snapshot(&self) -> Snapshot {
         (**self).snapshot()
+    }
+
+    fn health(&self) -> Health {
+        (**self).health()
     }
 }

@@ -194,6 +194,26 @@ async fn a_forgotten_service_registers_again_under_its_id() {
     }
 }
 
+// Trouble that is told a minute late is told to nobody.
+#[tokio::test]
+async fn a_change_of_health_does_not_wait_for_the_interval() {
+    let (registry, _running) = Registry::start(&[Way::Stream, Way::V1]);
+    let statistics = Statistics::new();
+    let step = statistics.component("processor", "TTP");
+    step.report([("processed_ledgers", 1.0)]);
+    let settings = Settings {
+        interval: Duration::from_secs(300),
+        ..settings(registry.address, Some("x"))
+    };
+    let _session = Session::spawn(settings, processor(), statistics);
+    let status = || registry.told("x").map_or(0, |told| told.status);
+    until("it is healthy", || status() == i32::from(HealthStatus::Healthy)).await;
+    step.in_trouble(true);
+    until("it is degraded", || status() == i32::from(HealthStatus::Degraded)).await;
+    step.in_trouble(false);
+    until("it is healthy again", || status() == i32::from(HealthStatus::Healthy)).await;
+}
+
 // A pod that was deleted on purpose must not be mourned for a whole TTL; one that failed must be.
 #[tokio::test]
 async fn only_a_clean_end_unregisters() {
@@ -341,7 +361,7 @@ async fn a_service_reports_itself() {
     assert_eq!(component.endpoint, running.grpc.to_string());
     assert_eq!(component.output_event_types, [TTP_EVENT]);
     let metrics = running.get("/metrics").await;
-    assert!(metrics.contains("flowctl_control_plane_registered 1"), "{metrics}");
+    assert!(metrics.contains("flowctl_client_registered 1"), "{metrics}");
     drop(client);
     within(running.end()).await.expect("a clean end");
     assert_eq!(registry.book().unregistered, ["ns.echo.pod"]);

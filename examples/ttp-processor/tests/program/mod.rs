@@ -73,3 +73,10 @@ pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind(any).expect("a free port");
     listener.local_addr().expect("an address").port()
 }
+
+/// What `future` gives, before the deadline.
+pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("before the deadline")
+}
