@@ -16,9 +16,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     set -eu; \
     target="$(uname -m)-unknown-linux-gnu"; \
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile image --target "$target" \
-        --package flowctl-operator --package flowctl-runner --package ttp-processor --package analytics-sink --bins; \
+        --package flowctl-operator --package flowctl --package flowctl-runner --package ttp-processor --package analytics-sink --bins; \
     mkdir /programs; \
-    for program in flowctl-operator flowctl-runner ttp-processor analytics-sink; do \
+    for program in flowctl-operator flowctl flowctl-runner ttp-processor analytics-sink; do \
         cp "target/$target/image/$program" /programs/; \
     done
 
@@ -26,6 +26,11 @@ FROM scratch AS flowctl-operator
 COPY --from=build /programs/flowctl-operator /flowctl-operator
 USER 65532:65532
 ENTRYPOINT ["/flowctl-operator"]
+
+FROM scratch AS flowctl
+COPY --from=build /programs/flowctl /flowctl
+USER 65532:65532
+ENTRYPOINT ["/flowctl"]
 
 FROM scratch AS flowctl-runner
 COPY --from=build /programs/flowctl-runner /flowctl-runner

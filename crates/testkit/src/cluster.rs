@@ -21,6 +21,7 @@ use tokio::process::Command;
 
 use crate::binaries::{Binaries, Program};
 use crate::image::Archive;
+use crate::images::{self, ProjectImage};
 use crate::supervisor::{self, Supervisor};
 use crate::{Error, Result, command};
 use access::Access;
@@ -293,6 +294,26 @@ impl Cluster {
     fn supervisor(&self) -> Result<&Supervisor> {
         let supervisor = self.supervisor.as_ref();
         supervisor.ok_or_else(|| Error::impossible("the cluster was not started by this process"))
+    }
+
+    /// Runs the project's own `flowctl` on the control plane in that namespace, and returns what it printed.
+    /// [`images::build`] compiles it.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub async fn flowctl(&self, namespace: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(images::program(ProjectImage::Flowctl)?);
+        self.access.environment(&mut command);
+        // Another control plane than the cluster's is not what a caller of this means.
+        command.env_remove("FLOWCTL_ENDPOINT");
+        command.args(["--namespace", namespace]).args(arguments);
+        command.args(
+            self.access
+                .context
+                .iter()
+                .flat_map(|context| ["--context", context.as_str()]),
+        );
+        command::run(&mut command).await
     }
 
     /// Stops everything and waits until nothing is left. A cluster that is not ours runs on.

@@ -14,6 +14,8 @@ use crate::{Error, Result};
 pub enum ProjectImage {
     /// The operator.
     Operator,
+    /// The control plane, and the command line.
+    Flowctl,
     /// Runs pipelines.
     Runner,
     /// The example processor.
@@ -26,12 +28,19 @@ pub enum ProjectImage {
 
 impl ProjectImage {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Operator, Self::Runner, Self::TtpProcessor, Self::AnalyticsSink];
+    pub const ALL: [Self; 5] = [
+        Self::Operator,
+        Self::Flowctl,
+        Self::Runner,
+        Self::TtpProcessor,
+        Self::AnalyticsSink,
+    ];
 
     /// The name without a tag, and of the package and binary.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Operator => "flowctl-operator",
+            Self::Flowctl => "flowctl",
             Self::Runner => "flowctl-runner",
             Self::TtpProcessor => "ttp-processor",
             Self::AnalyticsSink => "analytics-sink",
@@ -77,9 +86,8 @@ pub async fn build(images: &[ProjectImage]) -> Result<Vec<Archive>> {
             "the images' programs do not compile ({status}): see above"
         )));
     }
-    let programs = compiled.join(target).join("image");
     let write = |image: &ProjectImage| {
-        let mut description = Image::of_program(image.reference(), &programs.join(image.name()));
+        let mut description = Image::of_program(image.reference(), &program(*image)?);
         let labels = [
             ("title", image.name()),
             ("version", env!("CARGO_PKG_VERSION")),
@@ -93,6 +101,15 @@ pub async fn build(images: &[ProjectImage]) -> Result<Vec<Archive>> {
         description.write(&directory())
     };
     images.iter().map(write).collect()
+}
+
+/// The program in an image, once [`build`] has compiled it.
+///
+/// # Errors
+/// When the working directory is gone.
+pub fn program(image: ProjectImage) -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    Ok(target_directory()?.join(target).join("image").join(image.name()))
 }
 
 /// Absolute, since cargo runs in the project's root and a relative one was meant from here.

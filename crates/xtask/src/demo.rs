@@ -123,7 +123,7 @@ async fn show(session: &Session, ledgers: &Ledgers, limit: Duration) -> Result<(
     progress::until_ready(cluster, NAMESPACE, limit).await?;
     step("waiting for the ledgers to arrive");
     let totals = progress::until_counted(cluster, NAMESPACE, ledgers.count(), limit).await?;
-    picture::show(cluster, NAMESPACE, ledgers, &totals).await
+    picture::show(cluster, NAMESPACE, OPERATOR_NAMESPACE, ledgers, &totals).await
 }
 
 async fn down(context: Option<&str>) -> Result<()> {

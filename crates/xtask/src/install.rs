@@ -63,7 +63,9 @@ pub async fn operator(cluster: &Cluster, namespace: &str, values: &[String]) -> 
     let chart = chart.display().to_string();
     let operator = ProjectImage::Operator.reference();
     let (repository, tag) = operator.split_once(':').context("the operator's image has no tag")?;
+    let control_plane = ProjectImage::Flowctl.name();
     let images = [
+        format!("controlPlane.image.repository={control_plane}"),
         format!("image.repository={repository}"),
         format!("image.tag={tag}"),
         format!("runner.image={}", ProjectImage::Runner.reference()),

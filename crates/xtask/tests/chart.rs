@@ -15,12 +15,17 @@ const INSTALLS: &[&[&str]] = &[
     &["--set", "watchNamespaces={default,kube-public}"],
     &[
         "--set",
-        "replicas=2,metrics.service=false,rbac.aggregate=false,crds.keep=false,controlPlane.endpoint=flowctl.x:8080,controlPlane.caBundle=PEM",
+        "replicas=2,metrics.service=false,rbac.aggregate=false,crds.keep=false,controlPlane.external.endpoint=flowctl.x:8080,controlPlane.external.caBundle=PEM",
     ],
     &[
         "--set",
         "leaderElection=false,runner.image=registry.example.com/runner:2,runner.pullPolicy=Always,log.format=text",
     ],
+    &[
+        "--set",
+        "controlPlane.persistence.enabled=true,controlPlane.identity=required,controlPlane.tls.secretName=t,controlPlane.tls.caBundle=PEM",
+    ],
+    &["--set", "controlPlane.enabled=false"],
 ];
 
 #[tokio::test]
@@ -44,16 +49,50 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
             !manifests.contains("kind: ClusterRole\n"),
             "{values:?}: cluster-wide rights"
         );
+        let identity = values.iter().any(|value| value.contains("identity=required"));
+        assert_eq!(
+            identity,
+            manifests.contains("resources: [tokenreviews]"),
+            "{values:?}: the control plane may review tokens only where it checks them"
+        );
         assert!(
             !manifests.to_lowercase().contains("- secrets"),
             "{values:?}: the operator may never read Secrets"
         );
+    }
+    // Components would report to nobody, or to a name that the certificate does not carry.
+    for (values, control_plane) in [
+        (
+            &[][..],
+            Some("flowctl-operator-control-plane.default.svc.cluster.local:8080"),
+        ),
+        (
+            &["--set", "clusterDomain=corp.example"],
+            Some("flowctl-operator-control-plane.default.svc.corp.example:8080"),
+        ),
+        (
+            &["--set", "controlPlane.external.endpoint=flowctl.x:8080"],
+            Some("flowctl.x:8080"),
+        ),
+        (&["--set", "controlPlane.enabled=false"], None),
+    ] {
+        let manifests = template(&cluster, &chart, values).await.expect("the chart renders");
+        let flags: Vec<_> = manifests
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- --control-plane="))
+            .collect();
+        assert_eq!(flags, Vec::from_iter(control_plane), "{values:?}");
+        let runs_one = control_plane.is_some_and(|endpoint| endpoint.starts_with("flowctl-operator"));
+        assert_eq!(runs_one, manifests.contains("- server\n"), "{values:?}");
     }
     for (wrong, named) in [
         ("podSecurity=privileged", "podSecurity"),
         ("replica=2", "replica"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("concurrency=0", "concurrency"),
+        ("controlPlane.endpoint=flowctl.x:8080", "endpoint"),
+        ("controlPlane.heartbeatTtl=30", "heartbeatTtl"),
+        ("controlPlane.tls.secretName=t", "caBundle"),
         ("replicas=2,leaderElection=false", "leaderElection"),
     ] {
         let refused = template(&cluster, &chart, &["--set", wrong])

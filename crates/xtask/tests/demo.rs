@@ -26,6 +26,18 @@ async fn the_first_command_of_the_readme_ends_with_totals_by_asset() {
         shown.contains("endpoint: ttp-processor-processor-pods.flowctl-demo.svc"),
         "no endpoint is wired\n{shown}"
     );
+    // Through a port-forward, from pods that got the address injected: who is looked after is seen.
+    for (id, kind) in [
+        ("flowctl-demo.payments.", "cdp-pipeline"),
+        ("flowctl-demo.ttp-processor.", "processor"),
+        ("flowctl-demo.analytics-sink.", "sink"),
+    ] {
+        let reports = |line: &str| {
+            let cells: Vec<_> = line.split_whitespace().take(3).collect();
+            matches!(cells[..], [of, is, "healthy"] if of.starts_with(id) && is == kind)
+        };
+        assert!(shown.lines().any(reports), "{id} does not report\n{shown}");
+    }
     assert!(
         shown.lines().any(|line| line.contains("native")),
         "there are no totals by asset\n{shown}"

@@ -24,7 +24,7 @@ pub struct Values {
     pub leader_election: bool,
     /// Namespaces to watch; empty: all of them.
     pub watch_namespaces: Vec<String>,
-    /// The control plane of objects that name none.
+    /// What components register with and send heartbeats to, unless their object names another.
     pub control_plane: ControlPlane,
     /// What `spec.controlPlane.endpoint` may be besides a Service of the cluster: host names, or `*.suffix`.
     pub allowed_control_planes: Vec<String>,
@@ -67,7 +67,7 @@ pub struct Values {
     pub global: BTreeMap<String, Value>,
 }
 
-/// The operator's image.
+/// An image.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Image {
@@ -104,13 +104,83 @@ pub struct Runner {
     pub pull_policy: PullPolicy,
 }
 
-/// The control plane of objects that name none.
+/// What components register with and send heartbeats to.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ControlPlane {
+    /// Whether one is run beside the operator.
+    pub enabled: bool,
+    /// Its image.
+    pub image: Image,
+    /// How long a service may be silent.
+    #[schemars(regex(pattern = DURATION))]
+    pub heartbeat_ttl: String,
+    /// How long an expired service is kept.
+    #[schemars(regex(pattern = DURATION))]
+    pub retention: String,
+    /// Whether tokens of callers are checked.
+    pub identity: Identity,
+    /// A volume for registrations, runs and alerts.
+    pub persistence: Persistence,
+    /// TLS of its port.
+    pub tls: ControlPlaneTls,
+    /// Requests and limits.
+    pub resources: BTreeMap<String, Value>,
+    /// Annotations of its pod.
+    pub pod_annotations: BTreeMap<String, String>,
+    /// Further arguments.
+    pub extra_args: Vec<String>,
+    /// One that runs elsewhere; then none is run here.
+    pub external: ExternalControlPlane,
+}
+
+/// As Go writes it, for example `30s`.
+const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$";
+
+/// Whether tokens of callers are checked.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// They are not looked at.
+    Off,
+    /// A caller without a good one is served, and shown as such.
+    Permissive,
+    /// A caller without a good one can write nothing.
+    Required,
+}
+
+/// A volume for registrations, runs and alerts.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Persistence {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Its size.
+    #[schemars(length(min = 1))]
+    pub size: String,
+    /// Its storage class; default: the cluster's.
+    pub storage_class: String,
+    /// A claim of the user's instead.
+    pub existing_claim: String,
+}
+
+/// TLS of the control plane's port.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ControlPlaneTls {
+    /// Secret with tls.crt and tls.key; empty: plain.
+    pub secret_name: String,
+    /// PEM certificates that sign it.
+    pub ca_bundle: String,
+}
+
+/// A control plane that runs elsewhere.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ExternalControlPlane {
     /// `host:port` without a scheme; empty: none.
     pub endpoint: String,
-    /// PEM certificates that sign the control plane's; empty: plain.
+    /// PEM certificates that sign it; empty: plain.
     pub ca_bundle: String,
 }
 

@@ -5,8 +5,14 @@ use flowctl_testkit::cluster::Cluster;
 
 use super::ledgers::Ledgers;
 
-/// The objects, the wired file, and the totals by asset.
-pub(super) async fn show(cluster: &Cluster, namespace: &str, ledgers: &Ledgers, totals: &str) -> Result<()> {
+/// The objects, the wired file, who reports to the control plane in `control_plane`, and the totals by asset.
+pub(super) async fn show(
+    cluster: &Cluster,
+    namespace: &str,
+    control_plane: &str,
+    ledgers: &Ledgers,
+    totals: &str,
+) -> Result<()> {
     println!("\n$ kubectl get pipelines,externalprocessors --namespace {namespace}\n");
     let objects = "pipelines.flowctl.dev,externalprocessors.flowctl.dev";
     println!(
@@ -41,12 +47,14 @@ pub(super) async fn show(cluster: &Cluster, namespace: &str, ledgers: &Ledgers, 
     for line in text.lines() {
         println!("    {line}");
     }
+    println!("\n$ kubectl flowctl --namespace {control_plane} status\n");
+    println!("{}", cluster.flowctl(control_plane, &["status"]).await?);
     let origin = if ledgers.is_sample() {
         "sample ledgers, not a real network"
     } else {
         "real ledgers"
     };
-    println!("\nWhat the sink counted ({origin}):\n\n{totals}");
+    println!("What the sink counted ({origin}):\n\n{totals}");
     Ok(())
 }
 
