@@ -159,8 +159,8 @@ impl Writer {
         self.write::<K, T>("patch_status", request).await
     }
 
-    /// Deletes the object of this uid, with all that it owns, in the background. One that is gone or has a successor is
-    /// deleted too.
+    /// Deletes the object of this uid, with all that it owns, in the background. One that is gone is deleted too. A conflict
+    /// may mean that it has a successor, but it may also still be there: the next pass sees which.
     pub(crate) async fn delete<K: Addressable>(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
         let only = Preconditions {
             uid: Some(uid.to_owned()),
@@ -169,7 +169,7 @@ impl Writer {
         let params = DeleteParams::background().preconditions(only);
         let request = builder::<K>(namespace).delete(name, &params);
         match self.write::<K, Value>("delete", request).await {
-            Err(Error::Status(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(Error::Status(status)) if status.code == 404 => Ok(()),
             answer => answer.map(drop),
         }
     }
