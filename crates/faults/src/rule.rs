@@ -43,6 +43,8 @@ pub enum Action {
     Hang,
     /// The apiserver gets the request later, in milliseconds.
     Delay(u64),
+    /// The apiserver gets the request and answers; the client hears that later, in milliseconds.
+    LateReply(u64),
     /// The answer to a watch goes wrong.
     Watch(WatchRule),
     /// The apiserver's answer is changed: a list, one object, or every event of a watch.
@@ -166,6 +168,7 @@ impl fmt::Display for Action {
             }
             Self::Hang => f.write_str("hang"),
             Self::Delay(milliseconds) => write!(f, "delay-{milliseconds}"),
+            Self::LateReply(milliseconds) => write!(f, "late-reply-{milliseconds}"),
             Self::Watch(rule) => write!(f, "watch-{:?}-after-{}", rule.fault, rule.after),
             Self::Rewrite(_) => f.write_str("rewrite"),
         }

@@ -210,7 +210,7 @@ fn name_in(body: &[u8]) -> String {
 }
 
 /// A name without what differs from run to run.
-fn role(resource: &str, name: &str) -> String {
+pub(crate) fn role(resource: &str, name: &str) -> String {
     if matches!(resource, "events" | "events.events.k8s.io") && !name.is_empty() {
         return "*".to_owned();
     }

@@ -2,7 +2,8 @@
 //! only tell what we believe we sent.
 
 use std::fs;
-use std::path::Path;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde::Deserialize;
@@ -115,6 +116,47 @@ pub fn writes_by(path: &Path, user: &str) -> Result<Vec<Event>> {
     let mut events = requests_by(path, user)?;
     events.retain(Event::is_write);
     Ok(events)
+}
+
+/// Reads a log as it grows.
+#[derive(Debug)]
+pub struct Tail {
+    path: PathBuf,
+    read: u64,
+    partial: Vec<u8>,
+}
+
+impl Tail {
+    /// A reader of this log, from its beginning.
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            read: 0,
+            partial: Vec::new(),
+        }
+    }
+
+    /// What was logged since the last call.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn news(&mut self) -> Result<Vec<Event>> {
+        let mut file = fs::File::open(&self.path).map_err(Error::file("open", &self.path))?;
+        file.seek(SeekFrom::Start(self.read))
+            .map_err(Error::file("read", &self.path))?;
+        let count = file
+            .read_to_end(&mut self.partial)
+            .map_err(Error::file("read", &self.path))?;
+        self.read += count as u64;
+        let whole = self
+            .partial
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let lines: Vec<u8> = self.partial.drain(..whole).collect();
+        let lines = lines.split(|byte| *byte == b'\n');
+        Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
 }
 
 /// What is logged: who did what, once per request, when it was answered. Reads of the cluster's own parts are left

@@ -5,6 +5,7 @@ pub mod chart;
 pub mod cluster;
 pub mod crds;
 pub mod demo;
+pub mod faults;
 pub mod generate;
 pub mod image;
 pub mod install;

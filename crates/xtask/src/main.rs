@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{cluster, demo, generate, image, test};
+use xtask::{cluster, demo, faults, generate, image, test};
 
 /// Tasks of this project.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Everything that must hold: format, lint, licences, and the tests of all tiers.
     Test(test::Arguments),
+    /// Run the operator behind a proxy that breaks its requests.
+    Faults(faults::Arguments),
     /// Regenerate committed files from their sources.
     Generate(generate::Arguments),
     /// Compile what runs in pods and write container images, without a builder.
@@ -44,6 +46,7 @@ async fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Cluster(arguments) => return cluster::run(arguments).await,
         Verb::Demo(arguments) => demo::run(&arguments).await?,
         Verb::Test(arguments) => test::run(&arguments).await?,
+        Verb::Faults(arguments) => faults::run(&arguments).await?,
         Verb::Generate(arguments) => generate::run(&arguments)?,
         Verb::Images(arguments) => image::run(arguments).await?,
     }

@@ -124,6 +124,7 @@ async fn handle(
             | Action::KillAfterApply
             | Action::KillAfterReply
             | Action::DropReply
+            | Action::LateReply(_)
             | Action::Rewrite(_),
         )
         | None => {}
@@ -162,6 +163,7 @@ async fn handle(
             return connection.reset();
         }
         Some(Action::DropReply) => return connection.reset(),
+        Some(Action::LateReply(milliseconds)) => tokio::time::sleep(Duration::from_millis(milliseconds)).await,
         Some(Action::Answer(given)) => return Ok(answer(&given, signature.verb)),
         Some(Action::KillAfterReply) => {
             // The last answer on this connection: when it has ended, the answer has been sent.

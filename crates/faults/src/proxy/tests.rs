@@ -251,6 +251,13 @@ async fn answers_are_lost_replaced_late_or_never_come() {
     put(&proxy, Action::Delay(300)).await;
     assert!(begun.elapsed() >= Duration::from_millis(300) && apiserver.asked() == 3);
 
+    let begun = Instant::now();
+    let (text, _) = put(&proxy, Action::LateReply(300)).await;
+    assert!(
+        text.starts_with("HTTP/1.1 200") && begun.elapsed() >= Duration::from_millis(300),
+        "{text}"
+    );
+
     let (text, _) = put(&proxy, Rewrite::with(|body| body["path"] = Value::from("elsewhere"))).await;
     assert!(text.ends_with(r#"{"path":"elsewhere"}"#), "{text}");
 }

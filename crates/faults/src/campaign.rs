@@ -1,0 +1,386 @@
+//! The campaign: what an undisturbed run of each workload writes, times everything that can go wrong with a write. The
+//! list is taken from a run of today's operator, so it is never stale.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use flowctl_testkit::{Error, Result, binaries::project_root};
+use futures::{StreamExt as _, stream};
+
+use crate::{
+    case::{Case, Disturbance, Expect},
+    rule::{Action, Answer, Rule, WatchFault},
+    run::{Outcome, Reference, Runner},
+    signature::{Signature, Verb},
+};
+
+/// Cases at the same time: most of a case is waiting.
+pub const JOBS: usize = 12;
+
+/// A case and what it is called: `workload/request/fault`.
+pub type Named = (String, Case);
+
+/// What came of many cases.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The outcomes, by the names of the cases.
+    pub outcomes: BTreeMap<String, Outcome>,
+    /// Cases that could not be run, and why.
+    pub errors: BTreeMap<String, String>,
+    /// From the first to the last.
+    pub took: Duration,
+    /// Where the failing ones were written.
+    pub written: Vec<PathBuf>,
+}
+
+/// What happens to every write of a child.
+fn child_faults() -> [Action; 8] {
+    [
+        // The longest first: what begins last should be short.
+        Action::Hang,
+        Action::KillBefore,
+        Action::KillAfterApply,
+        Action::KillAfterReply,
+        Action::DropReply,
+        Action::Answer(Answer::code(409)),
+        Action::Answer(Answer::code(429).retry_after(1)),
+        Action::Answer(Answer::code(500)),
+    ]
+}
+
+/// What happens to every write of a status.
+fn status_faults() -> [Action; 3] {
+    [Action::KillBefore, Action::KillAfterApply, Action::KillAfterReply]
+}
+
+/// All cases of the workloads whose name contains `filter`: each as it is, and every write of it with everything that can
+/// go wrong.
+///
+/// # Errors
+///
+/// When an undisturbed run does not settle.
+pub async fn matrix(runner: &Runner, filter: &str) -> Result<Vec<Named>> {
+    let of_filter = filter.split('/').next().unwrap_or_default();
+    let workloads = Case::all_in("workloads")?.into_iter();
+    let learning = workloads
+        .filter(|(name, _)| name.contains(of_filter))
+        .map(|(name, workload)| async move {
+            let reference = runner.reference(&workload).await?;
+            Ok(cases(&name, &workload, &reference))
+        });
+    let learned: Vec<Result<Vec<Named>>> = stream::iter(learning).buffer_unordered(JOBS).collect().await;
+    let mut all = Vec::new();
+    for cases in learned {
+        all.extend(cases?);
+    }
+    all.retain(|(name, _)| name.contains(filter));
+    // The longest first.
+    all.sort_by_key(|(name, _)| (!name.ends_with("/hang"), name.clone()));
+    Ok(all)
+}
+
+/// How much later than the others one kind's watch tells, in milliseconds: longer than garbage collection takes.
+const LATE: u64 = 3000;
+const LATE_NAME: &str = "late";
+
+/// The kinds whose watches are held.
+const WATCHED: [&str; 10] = [
+    "configmaps",
+    "controllerrevisions.apps",
+    "deployments.apps",
+    "externalprocessors.flowctl.dev",
+    "jobs.batch",
+    "pipelines.flowctl.dev",
+    "poddisruptionbudgets.policy",
+    "pods",
+    "replicasets.apps",
+    "services",
+];
+
+/// A part of the matrix for every day: every write of a child is struck by a kill after it and by one other fault in turn,
+/// the first write of every status by a kill, and in every workload one kind is late.
+pub fn selection(all: Vec<Named>) -> Vec<Named> {
+    let turns = child_faults().map(|fault| fault.to_string());
+    let after = Action::KillAfterApply.to_string();
+    let mut requests = BTreeMap::new();
+    let mut workloads = BTreeMap::new();
+    let number = |of: &mut BTreeMap<String, usize>, name: &str| {
+        let next = of.len();
+        *of.entry(name.to_owned()).or_insert(next)
+    };
+    let mut kept = |name: &str| {
+        let Some((request, fault)) = name.rsplit_once('/') else {
+            return true;
+        };
+        let (workload, request) = request.split_once('/').unwrap_or((request, ""));
+        if fault == LATE_NAME {
+            let turn = number(&mut workloads, workload) % WATCHED.len();
+            return request.ends_with(WATCHED[turn]);
+        }
+        if request.contains("/status ") {
+            return fault == after && !request.ends_with(|last: char| last.is_ascii_digit());
+        }
+        let Some(turn) = turns.iter().position(|turn| turn == fault) else {
+            return true;
+        };
+        fault == after || turn == number(&mut requests, &format!("{workload}/{request}")) % turns.len()
+    };
+    all.into_iter().filter(|(name, _)| kept(name)).collect()
+}
+
+/// The cases of one workload.
+fn cases(name: &str, workload: &Case, reference: &Reference) -> Vec<Named> {
+    let mut all = vec![(format!("{name}/undisturbed"), workload.clone())];
+    for (signature, ordinal) in writes(reference) {
+        let (faults, expect) = match is_status(&signature) {
+            // How many statuses there are depends on how fast controllers are.
+            true => (status_faults().to_vec(), Expect::SameEvenIfMissed),
+            false => (child_faults().to_vec(), Expect::Same),
+        };
+        for fault in faults {
+            let number = if ordinal == 1 {
+                String::new()
+            } else {
+                format!(" {ordinal}")
+            };
+            let called = format!("{name}/{signature}{number}/{fault}");
+            let rule = Rule {
+                nth: ordinal,
+                ..Rule::first(signature.pattern(), fault)
+            };
+            all.push((called, disturbed(workload, vec![rule], expect)));
+        }
+    }
+    for kind in WATCHED {
+        let case = Case {
+            watches: vec![Disturbance {
+                on: watch_of(kind).pattern(),
+                fault: WatchFault::Hold(LATE),
+            }],
+            ..workload.clone()
+        };
+        all.push((format!("{name}/watch {kind}/{LATE_NAME}"), case));
+    }
+    all
+}
+
+fn watch_of(resource: &str) -> Signature {
+    Signature {
+        verb: Verb::Watch,
+        resource: resource.to_owned(),
+        subresource: String::new(),
+        name: String::new(),
+    }
+}
+
+fn disturbed(workload: &Case, rules: Vec<Rule>, expect: Expect) -> Case {
+    Case {
+        rules,
+        expect,
+        ..workload.clone()
+    }
+}
+
+/// The writes of children and statuses that succeeded in an undisturbed run.
+fn writes(reference: &Reference) -> impl Iterator<Item = (Signature, u32)> {
+    let seen = reference.seen.iter();
+    seen.filter(|seen| seen.signature.verb.is_write() && seen.answered.is_some_and(|code| code < 300))
+        .filter(|seen| !seen.signature.resource.starts_with("events") && !seen.signature.resource.starts_with("leases"))
+        .map(|seen| (seen.signature.clone(), seen.ordinal))
+}
+
+fn is_status(signature: &Signature) -> bool {
+    signature.subresource == "status"
+}
+
+/// Random pairs of faults, one rule each, from a seed: the same seed gives the same pairs.
+///
+/// # Errors
+///
+/// As [`matrix`].
+pub async fn pairs(runner: &Runner, seed: u64, count: usize) -> Result<Vec<Named>> {
+    let singles = matrix(runner, "").await?;
+    let singles: Vec<&Named> = singles.iter().filter(|(_, case)| case.rules.len() == 1).collect();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut all = Vec::new();
+    while all.len() < count {
+        let (Some((first, case)), Some((second, other))) = (random.choice(&singles), random.choice(&singles)) else {
+            break;
+        };
+        if first == second || case.workload() != other.workload() {
+            continue;
+        }
+        let rules = case.rules.iter().chain(&other.rules).cloned().collect();
+        let (_, second) = second.split_once('/').unwrap_or_default();
+        all.push((
+            format!("{first} and {second}"),
+            disturbed(case, rules, Expect::SameEvenIfMissed),
+        ));
+    }
+    Ok(all)
+}
+
+/// Runs cases, several at a time, and writes those that fail to files.
+pub async fn run(runner: &Runner, cases: Vec<Named>, jobs: usize) -> Report {
+    let begun = Instant::now();
+    let running = cases.into_iter().map(|(name, case)| async move {
+        let outcome = runner.run(&case).await;
+        (name, case, outcome)
+    });
+    let mut running = pin!(stream::iter(running).buffer_unordered(jobs));
+    let mut report = Report::default();
+    while let Some((name, case, outcome)) = running.next().await {
+        match outcome {
+            Ok(outcome) => {
+                if !outcome.violations.is_empty() {
+                    report.failed(&name, case, &outcome);
+                }
+                report.outcomes.insert(name, outcome);
+            }
+            Err(error) => drop(report.errors.insert(name, error.to_string())),
+        }
+    }
+    report.took = begun.elapsed();
+    report
+}
+
+/// Where failing cases are written.
+fn folder() -> PathBuf {
+    project_root().join("target/faults")
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Whether every case ran and passed.
+    pub fn is_good(&self) -> bool {
+        self.errors.is_empty() && self.outcomes.values().all(|outcome| outcome.violations.is_empty())
+    }
+
+    fn failed(&mut self, name: &str, mut case: Case, outcome: &Outcome) {
+        let folder = folder();
+        let file: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let path = folder.join(format!("{file}.yaml"));
+        case.about = format!("{} {name} fails.", case.about).trim().to_owned();
+        let written = std::fs::create_dir_all(&folder)
+            .map_err(Error::file("make", &folder))
+            .and_then(|()| std::fs::write(&path, case.write()?).map_err(Error::file("write", &path)))
+            .and_then(|()| {
+                let log = path.with_extension("log");
+                std::fs::write(&log, outcome.told()).map_err(Error::file("write", &log))
+            });
+        match written {
+            Ok(()) => self.written.push(path),
+            Err(error) => drop(self.errors.insert(name.to_owned(), error.to_string())),
+        }
+    }
+
+    /// For a person: what failed, and how long what took.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, outcome) in self
+            .outcomes
+            .iter()
+            .filter(|(_, outcome)| !outcome.violations.is_empty())
+        {
+            let _ = writeln!(text, "FAILED {name}");
+            for violation in outcome.violations.iter().take(12) {
+                let _ = writeln!(text, "    {violation}");
+            }
+        }
+        for (name, error) in &self.errors {
+            let _ = writeln!(text, "COULD NOT RUN {name}: {error}");
+        }
+        let mut groups: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
+        for (name, outcome) in &self.outcomes {
+            let fault = name.rsplit('/').next().unwrap_or(name);
+            groups
+                .entry(if name.contains(" and ") { "pairs" } else { fault })
+                .or_default()
+                .push(outcome);
+        }
+        let _ = writeln!(
+            text,
+            "{:<18} {:>5} {:>6} {:>7} {:>9} {:>9}",
+            "fault", "cases", "struck", "failed", "median s", "longest s"
+        );
+        for (fault, outcomes) in groups {
+            let struck = outcomes
+                .iter()
+                .filter(|outcome| outcome.struck.iter().any(|times| *times > 0))
+                .count();
+            let failed = outcomes.iter().filter(|outcome| !outcome.violations.is_empty()).count();
+            let mut recoveries: Vec<f64> = outcomes.iter().map(|outcome| outcome.recovery.as_secs_f64()).collect();
+            recoveries.sort_by(f64::total_cmp);
+            let (median, longest) = (recoveries.get(recoveries.len() / 2), recoveries.last());
+            let _ = writeln!(
+                text,
+                "{fault:<18} {:>5} {struck:>6} {failed:>7} {:>9.1} {:>9.1}",
+                outcomes.len(),
+                median.unwrap_or(&0.0),
+                longest.unwrap_or(&0.0)
+            );
+        }
+        let failed = self
+            .outcomes
+            .values()
+            .filter(|outcome| !outcome.violations.is_empty())
+            .count();
+        let _ = writeln!(
+            text,
+            "{} cases in {} s: {failed} failed, {} could not be run",
+            self.outcomes.len() + self.errors.len(),
+            self.took.as_secs(),
+            self.errors.len()
+        );
+        for path in &self.written {
+            let _ = writeln!(text, "again: cargo xtask faults replay {}", shown(path).display());
+        }
+        text
+    }
+}
+
+fn shown(path: &Path) -> &Path {
+    path.strip_prefix(project_root()).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A selection that leaves a write or a fault out would let a bug in for a day.
+    #[test]
+    fn every_day_every_write_and_every_fault_has_its_turn() {
+        let mut all = Vec::new();
+        for request in 0..8 {
+            for fault in child_faults() {
+                all.push((format!("w/apply services x{request}a/{fault}"), Case::default()));
+            }
+        }
+        for kind in WATCHED {
+            all.push((format!("w/watch {kind}/{LATE_NAME}"), Case::default()));
+        }
+        all.push(("w/undisturbed".to_owned(), Case::default()));
+        let names: Vec<String> = selection(all).into_iter().map(|(name, _)| name).collect();
+        for request in 0..8 {
+            let of_it = names
+                .iter()
+                .filter(|name| name.contains(&format!("x{request}a/")))
+                .count();
+            assert!((1..=2).contains(&of_it), "{names:?}");
+        }
+        for fault in child_faults() {
+            assert!(names.iter().any(|name| name.ends_with(&format!("/{fault}"))), "{fault}");
+        }
+        assert_eq!(names.iter().filter(|name| name.ends_with("/late")).count(), 1);
+        assert!(names.contains(&"w/undisturbed".to_owned()));
+    }
+}
