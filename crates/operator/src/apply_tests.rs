@@ -14,8 +14,9 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    caches::Caches, client::Pushback, events::events, fights::Fights, leader::Fence, metrics::Metrics, places::Places,
-    publish::Statuses, queue::Queue, refusals::Refusals, subject::SubjectKind, unmoved::Unmoved, write::Writer,
+    budget::Budget, caches::Caches, client::Pushback, events::events, fights::Fights, leader::Fence, metrics::Metrics,
+    places::Places, publish::Statuses, queue::Queue, refusals::Refusals, subject::SubjectKind, unmoved::Unmoved,
+    write::Writer,
 };
 
 /// A context whose every request is counted and answered with what `live` holds.
@@ -26,15 +27,24 @@ fn context(live: &Arc<Mutex<Value>>, asked: &Arc<Mutex<usize>>) -> Context {
         let answer = live.lock().expect("no panic").to_string();
         async move { Ok::<_, Infallible>(Response::new(Body::from(answer.into_bytes()))) }
     });
-    let (client, metrics) = (
-        Client::new(service, "ns"),
-        Metrics::register(&Registry::new("test", "0")),
+    context_of(Client::new(service, "ns"))
+}
+
+/// A context whose requests this client sends.
+fn context_of(client: Client) -> Context {
+    let metrics = Metrics::register(&Registry::new("test", "0"));
+    let budget = || Budget::of_writes(None);
+    let writer = Writer::new(
+        client.clone(),
+        Pushback::default(),
+        Fence::always(),
+        metrics.clone(),
+        budget(),
     );
-    let writer = Writer::new(client.clone(), Pushback::default(), Fence::always(), metrics.clone());
     let (events, _) = events(client, None, Fence::always(), Pushback::default(), &metrics);
     Context {
         caches: Arc::new(Caches::new(Queue::new())),
-        statuses: Statuses::new(writer.clone(), events, metrics),
+        statuses: Statuses::new(writer.clone(), events, metrics, budget()),
         writer,
         places: Arc::new(Places::default()),
         fights: Fights::default(),
@@ -89,4 +99,54 @@ async fn what_is_kept_otherwise_is_not_sent_again_until_it_moves() {
     assert_eq!([pass().await, pass().await, pass().await], [1, 1, 1]);
     live.lock().expect("no panic")["metadata"]["resourceVersion"] = json!("8");
     assert_eq!([pass().await, pass().await], [2, 2]);
+}
+
+// A workload without the file that it mounts cannot start, and one that is updated without it stops what runs.
+#[tokio::test]
+async fn a_workload_is_not_written_without_what_it_needs() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let client = Client::new(
+        service_fn(move |request: Request<Body>| {
+            let asked = format!("{} {}", request.method(), request.uri().path());
+            // Nothing is there, and the file is refused.
+            let code = if request.method() == http::Method::GET {
+                404
+            } else {
+                403
+            };
+            seen.lock().expect("no panic").push(asked);
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no"});
+            let answer = Response::builder()
+                .status(code)
+                .body(Body::from(status.to_string().into_bytes()));
+            async move { Ok::<_, Infallible>(answer.expect("an answer")) }
+        }),
+        "ns",
+    );
+    let context = context_of(client);
+    let child = |kind: ChildKind| Child {
+        id: ChildRef {
+            kind,
+            name: "x".to_owned(),
+        },
+        body: json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": {"name": "x", "namespace": "ns"}}),
+    };
+    let master = Master {
+        kind: SubjectKind::Pipeline,
+        namespace: "ns".to_owned(),
+        name: "x".to_owned(),
+        uid: "m".to_owned(),
+    };
+    let plan = Plan {
+        present: vec![child(ChildKind::ConfigMap), child(ChildKind::Deployment)],
+        ..Plan::default()
+    };
+    let applied = apply(&context, &master, Age::New, Children::default(), &plan).await;
+    let applied = applied.expect("the object is there");
+    assert_eq!(applied.failures.len(), 1, "{:?}", applied.failures);
+    let asked = asked.lock().expect("no panic").clone();
+    assert!(asked.iter().any(|asked| asked.starts_with("POST")), "{asked:?}");
+    assert!(!asked.iter().any(|asked| asked.contains("deployments")), "{asked:?}");
 }

@@ -1,6 +1,6 @@
 //! The command line: every flag can be given by an environment variable, and every default is the chart's.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use flowctl_api::{ControlPlane, ControlPlaneTls};
 use flowctl_plan::{Settings, observed::PodSecurity};
@@ -47,6 +47,10 @@ pub struct Args {
     /// Objects that are worked on at the same time
     #[arg(long, env = "FLOWCTL_CONCURRENCY", default_value_t = 8, value_parser = concurrency)]
     pub concurrency: usize,
+
+    /// Writes in a second, children and statuses together; four times as many at once; 0: no limit
+    #[arg(long, env = "FLOWCTL_WRITES_PER_SECOND", default_value_t = 100)]
+    pub writes_per_second: u32,
 
     /// Whether replicas elect a leader; false only for a single replica
     #[arg(long, env = "FLOWCTL_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
@@ -125,6 +129,7 @@ impl Args {
         let options = Options {
             namespaces: settings.watched_namespaces.clone(),
             concurrency: self.concurrency,
+            writes_per_second: NonZeroU32::new(self.writes_per_second),
             election,
             admin: Some(self.admin_address),
             resync: self.resync,
@@ -179,6 +184,9 @@ mod tests {
     fn defaults_are_a_safe_replica_for_all_namespaces() {
         let (options, settings) = Args::parse_from(["operator"]).resolve("here").expect("resolved");
         assert_eq!((options.namespaces.len(), options.concurrency), (0, 8));
+        assert_eq!(options.writes_per_second, NonZeroU32::new(100));
+        let unlimited = Args::parse_from(["operator", "--writes-per-second=0"]);
+        assert_eq!(unlimited.resolve("here").expect("resolved").0.writes_per_second, None);
         assert_eq!(
             options.election.map(|election| election.namespace).as_deref(),
             Some("here")

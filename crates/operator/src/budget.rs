@@ -2,15 +2,19 @@
 //! there will be one. Lease renewals have no budget, so that a busy operator stays the leader.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    num::NonZeroU32,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-/// A bucket that fills at a steady rate.
+/// A bucket that fills at a steady rate, or one that is never empty.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct Budget(Option<Bucket>);
+
+#[derive(Debug)]
+struct Bucket {
     per_second: f64,
     burst: f64,
     state: Mutex<(f64, Instant)>,
@@ -19,20 +23,53 @@ pub(crate) struct Budget {
 // === impl Budget ===
 
 impl Budget {
-    /// A full bucket of `burst` tokens that fills with `per_second`.
-    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        let burst = f64::from(burst);
-        Self {
-            per_second: f64::from(per_second),
+    /// For all writes together: a full bucket that fills at this rate, and holds what comes in four seconds. `None`: no
+    /// limit.
+    pub(crate) fn of_writes(per_second: Option<NonZeroU32>) -> Self {
+        Self::new(per_second.map(|rate| (rate.get().into(), 4.0 * f64::from(rate.get()))))
+    }
+
+    /// For statuses that tell no more than what pods do: a fifth of all writes, so that flapping pods leave room for what
+    /// users ask for.
+    pub(crate) fn of_statuses(per_second: Option<NonZeroU32>) -> Self {
+        let fifth = per_second.map(|rate| f64::from(rate.get()) / 5.0);
+        Self::new(fifth.map(|fifth| (fifth, (2.0 * fifth).max(1.0))))
+    }
+
+    fn new(limit: Option<(f64, f64)>) -> Self {
+        Self(limit.map(|(per_second, burst)| Bucket {
+            per_second,
             burst,
             state: Mutex::new((burst, Instant::now())),
-        }
+        }))
     }
 
     /// Takes a token, or says after what time there will be one.
     pub(crate) fn take(&self) -> Result<(), Duration> {
+        self.0.as_ref().map_or(Ok(()), Bucket::take)
+    }
+
+    /// Takes a token even when there is none: the debt delays whoever asks [`Budget::ready`] next.
+    pub(crate) fn spend(&self) {
+        if let Some(bucket) = &self.0
+            && bucket.take().is_err()
+        {
+            bucket.lock().0 -= 1.0;
+        }
+    }
+
+    /// Whether there is no debt, or when it will be paid.
+    pub(crate) fn ready(&self) -> Result<(), Duration> {
+        self.0.as_ref().map_or(Ok(()), Bucket::ready)
+    }
+}
+
+// === impl Bucket ===
+
+impl Bucket {
+    fn take(&self) -> Result<(), Duration> {
         let now = Instant::now();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let (tokens, filled) = *state;
         let tokens = (tokens + self.per_second * (now - filled).as_secs_f64()).min(self.burst);
         let left = tokens - 1.0;
@@ -44,23 +81,19 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes a token even when there is none: the debt delays whoever asks [`Budget::ready`] next.
-    pub(crate) fn spend(&self) {
-        if self.take().is_err() {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner).0 -= 1.0;
-        }
-    }
-
-    /// Whether there is no debt, or when it will be paid.
-    pub(crate) fn ready(&self) -> Result<(), Duration> {
+    fn ready(&self) -> Result<(), Duration> {
         let now = Instant::now();
-        let (tokens, filled) = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tokens, filled) = *self.lock();
         let tokens = tokens + self.per_second * (now - filled).as_secs_f64();
         if tokens >= 0.0 {
             Ok(())
         } else {
             Err(Duration::from_secs_f64(-tokens / self.per_second))
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (f64, Instant)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,7 +104,7 @@ mod tests {
     // A storm of changed verdicts must not become a storm of writes.
     #[tokio::test(start_paused = true)]
     async fn a_burst_and_then_the_rate() {
-        let budget = Budget::new(20, 5);
+        let budget = Budget::new(Some((20.0, 5.0)));
         let taken = (0..100).filter(|_| budget.take().is_ok()).count();
         assert_eq!(taken, 5);
         let wait = budget.take().expect_err("empty");
@@ -84,10 +117,25 @@ mod tests {
         assert!((39..=41).contains(&taken), "{taken} in two seconds");
     }
 
+    // Who says that there is no limit must not find one; the smallest limit still lets everything through, in time.
+    #[tokio::test(start_paused = true)]
+    async fn no_limit_is_none_and_the_smallest_is_not_nothing() {
+        let unlimited = [Budget::of_writes(None), Budget::of_statuses(None)];
+        for budget in &unlimited {
+            assert!((0..100_000).all(|_| budget.take().is_ok()) && budget.ready().is_ok());
+        }
+        let one = NonZeroU32::new(1);
+        for budget in [Budget::of_writes(one), Budget::of_statuses(one)] {
+            while budget.take().is_ok() {}
+            tokio::time::advance(Duration::from_secs(5)).await;
+            assert_eq!(budget.take(), Ok(()));
+        }
+    }
+
     // A pass that has begun ends; the next ones wait until the rate is kept again.
     #[tokio::test(start_paused = true)]
     async fn debt_delays_the_next() {
-        let budget = Budget::new(10, 2);
+        let budget = Budget::new(Some((10.0, 2.0)));
         for _ in 0..7 {
             assert!(budget.ready().is_ok() || budget.take().is_err());
             budget.spend();

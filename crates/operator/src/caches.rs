@@ -13,7 +13,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Resource, core::NamespaceResourceScope};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     queue::Queue,
@@ -58,7 +58,14 @@ pub(crate) struct Caches {
 
 /// A kind that is watched.
 pub(crate) trait Cached:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
     /// The kind as Kubernetes spells it.
     const KIND: &'static str;
@@ -69,7 +76,7 @@ pub(crate) trait Cached:
     fn store(caches: &Caches) -> &Store<Self>;
 
     /// Wakes whom a change concerns.
-    fn changed(caches: &Caches, change: Change<Self>);
+    fn changed(caches: &Caches, change: Change);
 }
 
 // === impl Caches ===
@@ -132,8 +139,11 @@ impl Cached for Pipeline {
         &caches.pipelines
     }
 
-    fn changed(caches: &Caches, change: Change<Self>) {
-        let targets = readable(&change).map(references::of_pipeline).unwrap_or_default();
+    fn changed(caches: &Caches, change: Change) {
+        let object = caches.pipelines.get(&change.key).and_then(Result::ok);
+        let targets = object
+            .map(|object| references::of_pipeline(&object))
+            .unwrap_or_default();
         caches.subject_changed(Subject::pipeline(change.key), targets);
     }
 }
@@ -146,19 +156,15 @@ impl Cached for ExternalProcessor {
         &caches.processors
     }
 
-    fn changed(caches: &Caches, change: Change<Self>) {
-        let targets = readable(&change).map(references::of_processor).unwrap_or_default();
+    fn changed(caches: &Caches, change: Change) {
+        let object = caches.processors.get(&change.key).and_then(Result::ok);
+        let targets = object
+            .map(|object| references::of_processor(&object))
+            .unwrap_or_default();
         for referrer in caches.references.of(&change.key) {
             caches.queue.wake(referrer);
         }
         caches.subject_changed(Subject::processor(change.key), targets);
-    }
-}
-
-fn readable<K>(change: &Change<K>) -> Option<&K> {
-    match &change.now {
-        Some(Ok(object)) => Some(object),
-        Some(Err(_)) | None => None,
     }
 }
 
@@ -172,7 +178,7 @@ macro_rules! child {
                 &caches.$store
             }
 
-            fn changed(caches: &Caches, change: Change<Self>) {
+            fn changed(caches: &Caches, change: Change) {
                 for subject in change.belongs {
                     caches.queue.wake(subject);
                 }

@@ -57,7 +57,7 @@ impl Collector for Census {
 }
 
 fn count<K: Cached + HasStatus<Status = Status>>(caches: &Caches, counts: &mut Counts) {
-    for object in K::store(caches).all() {
+    K::store(caches).each(|object| {
         for condition in object.status().into_iter().flat_map(|status| &status.conditions) {
             let Some(type_) = ConditionType::ALL
                 .iter()
@@ -77,7 +77,7 @@ fn count<K: Cached + HasStatus<Status = Status>>(caches: &Caches, counts: &mut C
             };
             *counts.entry(labels).or_default() += 1;
         }
-    }
+    });
 }
 
 #[cfg(test)]

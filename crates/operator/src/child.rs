@@ -2,6 +2,7 @@
 
 use std::{fmt::Debug, sync::Arc};
 
+use crate::{caches::Cached, store::prune, write::Addressable};
 use flowctl_plan::Children;
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
@@ -9,12 +10,9 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Service},
     policy::v1::PodDisruptionBudget,
 };
-use serde::Serialize;
-
-use crate::{caches::Cached, store::prune, write::Addressable};
 
 /// A kind that we own directly.
-pub(crate) trait ChildType: Cached + Addressable + Serialize + Debug {
+pub(crate) trait ChildType: Cached + Addressable + Debug {
     /// Those among the children.
     fn among(children: &Children) -> &Vec<Arc<Self>>;
     /// Those among the children.

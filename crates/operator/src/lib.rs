@@ -14,6 +14,7 @@ mod crds;
 mod events;
 mod fights;
 mod health;
+mod kept;
 mod leader;
 mod lease;
 mod metrics;

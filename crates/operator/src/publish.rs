@@ -29,10 +29,6 @@ pub(crate) const RULES: &[Rule] = &[Rule::new(
     &["patch"],
 )];
 
-/// Status writes in a second, for all objects together, and how many more may come at once.
-const RATE: u32 = 20;
-const BURST: u32 = 40;
-
 /// Publishes statuses and events.
 #[derive(Clone, Debug)]
 pub(crate) struct Statuses {
@@ -41,6 +37,15 @@ pub(crate) struct Statuses {
     metrics: Metrics,
     budget: Arc<Budget>,
     pace: Arc<Pace>,
+}
+
+/// What a status is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It takes a spec in, which whoever wrote it waits for: as rare as specs are written, and in the budget of all writes.
+    Spec,
+    /// Something else changed: pods, other objects. These have a budget of their own, because pods may flap for ever.
+    World,
 }
 
 /// What became of a status.
@@ -52,15 +57,26 @@ pub(crate) enum Published {
     Deferred(Duration),
 }
 
+// === impl News ===
+
+impl News {
+    fn of(published: Option<&Status>, wanted: &Status) -> Self {
+        match published {
+            Some(published) if published.observed_generation == wanted.observed_generation => Self::World,
+            Some(_) | None => Self::Spec,
+        }
+    }
+}
+
 // === impl Statuses ===
 
 impl Statuses {
-    pub(crate) fn new(writer: Writer, events: Events, metrics: Metrics) -> Self {
+    pub(crate) fn new(writer: Writer, events: Events, metrics: Metrics, budget: Budget) -> Self {
         Self {
             writer,
             events,
             metrics,
-            budget: Arc::new(Budget::new(RATE, BURST)),
+            budget: Arc::new(budget),
             pace: Arc::default(),
         }
     }
@@ -87,7 +103,8 @@ impl Statuses {
             if let Err(wait) = self.pace.ask(&master.uid, object.status(), &publication.status) {
                 return Ok(Published::Deferred(wait));
             }
-            match self.write::<K, K>(master, &publication.status).await? {
+            let news = News::of(object.status(), &publication.status);
+            match self.write::<K, K>(master, &publication.status, news).await? {
                 Write::Deferred(wait) => return Ok(Published::Deferred(wait)),
                 Write::Gone => return Ok(Published::Done),
                 Write::Answer(mut answer) => {
@@ -104,12 +121,21 @@ impl Statuses {
     }
 
     /// Writes a status without looking at the published one.
-    pub(crate) async fn write<K, T>(&self, master: &Master, status: &impl Serialize) -> Result<Write<T>, Error>
+    pub(crate) async fn write<K, T>(
+        &self,
+        master: &Master,
+        status: &impl Serialize,
+        news: News,
+    ) -> Result<Write<T>, Error>
     where
         K: Cached,
         T: serde::de::DeserializeOwned,
     {
-        if let Err(wait) = self.budget.take() {
+        let may = match news {
+            News::Spec => Ok(()),
+            News::World => self.budget.take(),
+        };
+        if let Err(wait) = may {
             self.metrics.deferred.inc();
             return Ok(Write::Deferred(wait));
         }
@@ -185,5 +211,18 @@ mod tests {
         assert!(stands(&status(&["Accepted", "Theirs", "Ready"], ""), &wanted));
         assert!(!stands(&status(&["Ready"], ""), &wanted));
         assert!(!stands(&status(&["Accepted", "Ready"], "changed"), &wanted));
+    }
+
+    // A thousand objects that are made at once must not wait for each other's statuses, and pods that flap must not use
+    // up what users wait for.
+    #[test]
+    fn only_a_spec_that_is_taken_in_is_news_of_the_spec() {
+        let of = |generation: Option<i64>| Status {
+            observed_generation: generation,
+            ..status(&["Ready"], "")
+        };
+        assert_eq!(News::of(None, &of(Some(1))), News::Spec);
+        assert_eq!(News::of(Some(&of(Some(1))), &of(Some(2))), News::Spec);
+        assert_eq!(News::of(Some(&of(Some(2))), &of(Some(2))), News::World);
     }
 }

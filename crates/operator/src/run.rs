@@ -1,7 +1,7 @@
 //! Start-up and end of the operator: clients, definitions, watches, leadership, workers; and back in the other order.
 //! Replicas that do not lead keep warm caches and make no passes.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use flowctl_api::{ExternalProcessor, Pipeline};
 use flowctl_plan::Settings;
@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     backoff::Backoff,
+    budget::Budget,
     caches::{Cached, Caches},
     census,
     client::Clients,
@@ -54,6 +55,8 @@ pub struct Options {
     pub namespaces: Vec<String>,
     /// Passes at the same time, at least one.
     pub concurrency: usize,
+    /// Writes in a second, children and statuses together; `None`: as many as the apiserver takes.
+    pub writes_per_second: Option<NonZeroU32>,
     /// The lease; `None`: this is the only replica.
     pub election: Option<Election>,
     /// Where `/livez`, `/readyz` and `/metrics` are served, if at all.
@@ -123,8 +126,11 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         clients.pushback.clone(),
         &metrics,
     );
-    let writer = Writer::new(clients.writes.clone(), clients.pushback.clone(), fence, metrics.clone());
-    let statuses = Statuses::new(writer.clone(), events, metrics.clone());
+    let (writes, pushback) = (clients.writes.clone(), clients.pushback.clone());
+    let budget = Budget::of_writes(options.writes_per_second);
+    let writer = Writer::new(writes, pushback, fence, metrics.clone(), budget);
+    let budget = Budget::of_statuses(options.writes_per_second);
+    let statuses = Statuses::new(writer.clone(), events, metrics.clone(), budget);
     let mut last_events = AbortOnDropHandle::new(tokio::spawn(publisher.run()));
     let changed = Arc::new(Notify::new());
     let (places, watches) = watches(&clients, &options.namespaces, &caches, &metrics, &changed);

@@ -10,20 +10,18 @@ use std::{
 
 use flowctl_plan::Key;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{
-    Resource,
-    core::error_boundary::{DeserializeGuard, InvalidObject},
-};
+use kube::{Resource, core::error_boundary::DeserializeGuard};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
-use crate::subject::{Subject, key_of};
+use crate::{
+    kept::{Kept, Readable},
+    subject::{Subject, key_of},
+};
 
 /// How long the answer to a write outranks the watch. A watch is rarely a second behind; after a restored backup, where
 /// versions go back, the watch must win in the end.
 const OVERLAY: Duration = Duration::from_secs(30);
-
-/// An object, or why this version cannot read it.
-pub(crate) type Readable<K> = Result<Arc<K>, Arc<InvalidObject>>;
 
 /// The cache of one kind.
 #[derive(Debug)]
@@ -45,7 +43,7 @@ struct State<K> {
 
 #[derive(Debug)]
 struct Entry<K> {
-    object: Readable<K>,
+    object: Kept<K>,
     uid: Option<String>,
     version: Option<u64>,
     group: Option<Subject>,
@@ -53,20 +51,25 @@ struct Entry<K> {
     ours_until: Option<Instant>,
 }
 
+/// An object of a list, ready for the cache.
+#[derive(Debug)]
+pub(crate) struct Listed<K> {
+    key: Key,
+    entry: Entry<K>,
+}
+
 /// What an event did to the cache.
 #[derive(Debug)]
-pub(crate) struct Change<K> {
+pub(crate) struct Change {
     /// Whom the object belongs to, before and after.
     pub(crate) belongs: BTreeSet<Subject>,
     /// The object's key.
     pub(crate) key: Key,
-    /// What is in the cache now.
-    pub(crate) now: Option<Readable<K>>,
 }
 
 // === impl Store ===
 
-impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
+impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     /// An empty cache; `belongs` tells whose pass an object is for.
     pub(crate) fn new(belongs: fn(&K) -> Option<Subject>) -> Self {
         let state = State {
@@ -83,14 +86,14 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
 
     /// The object of this name.
     pub(crate) fn get(&self, key: &Key) -> Option<Readable<K>> {
-        self.read().entries.get(key).map(|entry| entry.object.clone())
+        self.read().entries.get(key)?.object.get()
     }
 
     /// Everything readable that belongs to this object of ours, by name.
     pub(crate) fn of(&self, subject: &Subject) -> Vec<Arc<K>> {
         let state = self.read();
         let keys = state.groups.get(subject).into_iter().flatten();
-        keys.filter_map(|key| state.entries.get(key)?.object.clone().ok())
+        keys.filter_map(|key| state.entries.get(key)?.object.get()?.ok())
             .collect()
     }
 
@@ -103,22 +106,28 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
             .collect()
     }
 
-    /// Everything readable.
-    pub(crate) fn all(&self) -> Vec<Arc<K>> {
-        let state = self.read();
-        let objects = state.entries.values();
-        objects.filter_map(|entry| entry.object.clone().ok()).collect()
+    /// Looks at everything readable, one after the other.
+    pub(crate) fn each(&self, mut look: impl FnMut(&K)) {
+        for entry in self.read().entries.values() {
+            if let Some(Ok(object)) = entry.object.get() {
+                look(&object);
+            }
+        }
     }
 
     /// How many objects are readable and how many are not.
     pub(crate) fn count(&self) -> (usize, usize) {
         let state = self.read();
-        let readable = state.entries.values().filter(|entry| entry.object.is_ok()).count();
+        let readable = state
+            .entries
+            .values()
+            .filter(|entry| entry.object.is_readable())
+            .count();
         (readable, state.entries.len() - readable)
     }
 
     /// The watch told of an object.
-    pub(crate) fn observed(&self, object: DeserializeGuard<K>) -> Option<Change<K>> {
+    pub(crate) fn observed(&self, object: DeserializeGuard<K>) -> Option<Change> {
         let now = Instant::now();
         let entry = self.entry(object)?;
         let mut state = self.write();
@@ -127,7 +136,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
     }
 
     /// The watch told that an object is gone.
-    pub(crate) fn gone(&self, object: &DeserializeGuard<K>) -> Option<Change<K>> {
+    pub(crate) fn gone(&self, object: &DeserializeGuard<K>) -> Option<Change> {
         let (key, now) = (key_of(object.meta())?, Instant::now());
         let mut state = self.write();
         state.forget_old(now);
@@ -145,18 +154,19 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
         state.remove(&key)
     }
 
+    /// Objects of one page of a list, small at once: a whole list as values of its type is the most memory that an
+    /// operator ever needs.
+    pub(crate) fn listed(&self, page: Vec<DeserializeGuard<K>>) -> impl Iterator<Item = Listed<K>> {
+        let entries = page.into_iter().filter_map(|object| self.entry(object));
+        entries.map(|(key, entry)| Listed { key, entry })
+    }
+
     /// A list of a namespace (or of all) at this version: gives what changed by it.
-    pub(crate) fn replace(
-        &self,
-        namespace: Option<&str>,
-        list: Vec<DeserializeGuard<K>>,
-        version: Option<u64>,
-    ) -> Vec<Change<K>> {
+    pub(crate) fn replace(&self, namespace: Option<&str>, list: Vec<Listed<K>>, version: Option<u64>) -> Vec<Change> {
         let now = Instant::now();
-        let entries: Vec<_> = list.into_iter().filter_map(|object| self.entry(object)).collect();
         let mut state = self.write();
         state.forget_old(now);
-        let listed: BTreeSet<Key> = entries.iter().map(|(key, _)| key.clone()).collect();
+        let listed: BTreeSet<Key> = list.iter().map(|listed| listed.key.clone()).collect();
         let vanished: Vec<Key> = state
             .entries
             .iter()
@@ -165,7 +175,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
             .map(|(key, _)| key.clone())
             .collect();
         let mut changes: Vec<_> = vanished.iter().filter_map(|key| state.remove(key)).collect();
-        for (key, entry) in entries {
+        for Listed { key, entry } in list {
             let known = state.entries.get(&key);
             let same = known.is_some_and(|known| known.uid == entry.uid && known.version == entry.version);
             if !same {
@@ -179,7 +189,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
     /// would ever correct it.
     pub(crate) fn wrote(&self, object: Arc<K>) {
         let now = Instant::now();
-        let Some((key, mut entry)) = self.entry_of(Ok(object)) else {
+        let Some((key, mut entry)) = self.entry_of(&Ok(object)) else {
             return;
         };
         entry.ours_until = Some(now + OVERLAY);
@@ -220,11 +230,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
                 Err(Arc::new(invalid))
             }
         };
-        self.entry_of(object)
+        self.entry_of(&object)
     }
 
-    fn entry_of(&self, object: Readable<K>) -> Option<(Key, Entry<K>)> {
-        let (meta, group) = match &object {
+    fn entry_of(&self, object: &Readable<K>) -> Option<(Key, Entry<K>)> {
+        let (meta, group) = match object {
             Ok(object) => (object.meta(), (self.belongs)(object)),
             Err(invalid) => (&invalid.metadata, None),
         };
@@ -233,7 +243,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
         Some((
             key,
             Entry {
-                object,
+                object: Kept::new(object)?,
                 uid,
                 version,
                 group,
@@ -266,16 +276,12 @@ pub(crate) fn prune<K: Resource>(object: &mut K) {
 impl<K> State<K> {
     /// Puts an entry in unless a newer one is there. Even then whoever it belongs to is told: their pass is cheap, and
     /// a pass that never comes is not.
-    fn put(&mut self, (key, entry): (Key, Entry<K>), now: Instant) -> Option<Change<K>> {
+    fn put(&mut self, (key, entry): (Key, Entry<K>), now: Instant) -> Option<Change> {
         let mut belongs: BTreeSet<Subject> = entry.group.iter().cloned().collect();
         if let Some(known) = self.entries.get(&key) {
             belongs.extend(known.group.clone());
             if known.uid == entry.uid && known.outranks(entry.version, now) {
-                return Some(Change {
-                    belongs,
-                    now: Some(known.object.clone()),
-                    key,
-                });
+                return Some(Change { belongs, key });
             }
         }
         let gone_at = entry.uid.as_ref().and_then(|uid| self.gone.get(uid));
@@ -286,12 +292,11 @@ impl<K> State<K> {
         if let Some(group) = &entry.group {
             self.groups.entry(group.clone()).or_default().insert(key.clone());
         }
-        let now = Some(entry.object.clone());
         self.entries.insert(key.clone(), entry);
-        Some(Change { belongs, now, key })
+        Some(Change { belongs, key })
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Change<K>> {
+    fn remove(&mut self, key: &Key) -> Option<Change> {
         let entry = self.entries.remove(key)?;
         if let Some(group) = &entry.group
             && let Some(keys) = self.groups.get_mut(group)
@@ -303,7 +308,6 @@ impl<K> State<K> {
         }
         Some(Change {
             belongs: entry.group.into_iter().collect(),
-            now: None,
             key: key.clone(),
         })
     }

@@ -15,6 +15,10 @@ fn seen(name: &str, uid: &str, version: u64, owner: &str) -> DeserializeGuard<Co
     DeserializeGuard(Ok(object(name, uid, version, owner)))
 }
 
+fn list(store: &Store<ConfigMap>, objects: Vec<DeserializeGuard<ConfigMap>>) -> Vec<Listed<ConfigMap>> {
+    store.listed(objects).collect()
+}
+
 fn store() -> Store<ConfigMap> {
     Store::new(|object| Subject::controlling(&object.metadata))
 }
@@ -58,7 +62,7 @@ async fn our_write_outranks_older_events_for_a_while() {
     store.wrote(Arc::new(object("a", "1", 9, "p")));
     store.observed(seen("a", "1", 7, "p"));
     assert_eq!(versions(&store, "p"), ["9"]);
-    store.replace(None, vec![seen("a", "1", 8, "p")], Some(8));
+    store.replace(None, list(&store, vec![seen("a", "1", 8, "p")]), Some(8));
     store.replace(None, vec![], Some(8));
     assert_eq!(
         versions(&store, "p"),
@@ -129,8 +133,8 @@ fn a_list_tells_what_changed() {
     store.observed(seen("a", "1", 5, "p"));
     store.observed(seen("b", "2", 6, "q"));
     store.observed(seen("c", "3", 7, "r"));
-    let list = vec![seen("a", "1", 5, "p"), seen("b", "2", 9, "q")];
-    let changes = store.replace(Some("ns"), list, Some(10));
+    let listed = list(&store, vec![seen("a", "1", 5, "p"), seen("b", "2", 9, "q")]);
+    let changes = store.replace(Some("ns"), listed, Some(10));
     let mut subjects: Vec<_> = changes.into_iter().flat_map(|change| change.belongs).collect();
     subjects.sort();
     assert_eq!(subjects, [owner("q"), owner("r")]);

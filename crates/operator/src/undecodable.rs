@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     caches::Cached,
     ownership::Master,
-    publish::{Published, Statuses, Write},
+    publish::{News, Published, Statuses, Write},
     rbac::Rule,
     write::{Error, Writer},
 };
@@ -46,7 +46,7 @@ pub(crate) async fn tell<K: Cached>(
     if published.as_ref() == Some(&wanted) {
         return Ok(Published::Done);
     }
-    match statuses.write::<K, Value>(master, &wanted).await? {
+    match statuses.write::<K, Value>(master, &wanted, News::World).await? {
         Write::Deferred(wait) => Ok(Published::Deferred(wait)),
         Write::Answer(_) | Write::Gone => Ok(Published::Done),
     }

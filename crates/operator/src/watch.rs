@@ -248,14 +248,14 @@ impl<K: Cached> Watch<K> {
                 .map_err(|_| Failure::Silent(LIST))?;
             let page = answer.map_err(Failure::from)?;
             self.life.seen();
-            objects.extend(page.items);
+            page.items.iter().for_each(complain::<K>);
+            objects.extend(K::store(&self.caches).listed(page.items));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => break page.metadata.resource_version.filter(|version| !version.is_empty()),
             }
         };
         let version = version.ok_or(Failure::NoVersion)?;
-        objects.iter().for_each(complain::<K>);
         let listed = K::store(&self.caches).replace(self.life.namespace.as_deref(), objects, version.parse().ok());
         for change in listed {
             K::changed(&self.caches, change);

@@ -32,10 +32,6 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 const VERBS: &[&str] = &["create", "delete", "get", "patch"];
 
-/// Child writes in a second, and how many more may come at once: one object at its creation needs nine.
-const RATE: u32 = 50;
-const BURST: u32 = 200;
-
 /// How the apiserver begins when an applied object cannot be merged with its schema.
 const UNTYPED: &str = "failed to create typed patch object";
 
@@ -88,13 +84,13 @@ impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Deserialize
 // === impl Writer ===
 
 impl Writer {
-    pub(crate) fn new(client: Client, pushback: Pushback, fence: Fence, metrics: Metrics) -> Self {
+    pub(crate) fn new(client: Client, pushback: Pushback, fence: Fence, metrics: Metrics, budget: Budget) -> Self {
         Self {
             client,
             pushback,
             fence,
             metrics,
-            budget: Arc::new(Budget::new(RATE, BURST)),
+            budget: Arc::new(budget),
         }
     }
 
@@ -281,6 +277,10 @@ impl From<kube::Error> for Error {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod requests;
 
 #[cfg(test)]
 mod tests {

@@ -33,6 +33,9 @@ pub struct Event {
     /// When it arrived, by the apiserver's clock.
     #[serde(rename = "requestReceivedTimestamp")]
     pub received: MicroTime,
+    /// When it was answered, by the same clock.
+    #[serde(rename = "stageTimestamp")]
+    pub answered: MicroTime,
 }
 
 /// A user of the apiserver.

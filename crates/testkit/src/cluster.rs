@@ -45,6 +45,8 @@ pub struct Options {
     pub crds: Vec<PathBuf>,
     /// Added to the apiserver's command line.
     pub apiserver_arguments: Vec<String>,
+    /// Controllers that are not run on the API tier, as the controller manager calls them: `deployment-controller`.
+    pub without_controllers: Vec<String>,
 }
 
 /// A running cluster. Dropping it stops everything that was started with it.

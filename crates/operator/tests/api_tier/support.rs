@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -179,6 +180,7 @@ impl Place {
                 Install::ClusterWide => Vec::new(),
             },
             concurrency: 4,
+            writes_per_second: NonZeroU32::new(50),
             election: None,
             admin: None,
             resync: Duration::from_secs(600),

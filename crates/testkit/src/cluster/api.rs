@@ -52,8 +52,9 @@ async fn try_start(options: &Options, binaries: &Binaries) -> Result<Cluster> {
     };
     let mut control_plane = ControlPlane::prepare(&mut supervisor, binaries, &directory, addresses)?;
     let access = control_plane.start_apiserver(options).await?;
+    let left_out: Vec<&str> = options.without_controllers.iter().map(String::as_str).collect();
     control_plane
-        .start_controller_manager(&access.client()?, &WITHOUT)
+        .start_controller_manager(&access.client()?, &[&WITHOUT[..], &left_out].concat())
         .await?;
     let audit_log = Some(control_plane.audit_log());
     let supervisor = Some(supervisor);

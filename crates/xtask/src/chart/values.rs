@@ -36,6 +36,9 @@ pub struct Values {
     /// Objects that are worked on at once.
     #[schemars(range(min = 1, max = 256))]
     pub concurrency: u32,
+    /// Writes in a second, children and statuses together; 0: no limit.
+    #[schemars(range(min = 0, max = 10000))]
+    pub writes_per_second: u32,
     /// What the operator logs.
     pub log: Log,
     /// The CustomResourceDefinitions.
