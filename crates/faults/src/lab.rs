@@ -84,6 +84,7 @@ impl Lab {
                 .map(|name| project_root().join(format!("crds/{name}.flowctl.dev.yaml")))
                 .to_vec(),
             apiserver_arguments: vec![AUDIT_MEGABYTES.to_owned()],
+            ..Options::default()
         };
         let cluster = Cluster::start(Tier::Api, options).await?;
         let client = cluster.client()?;

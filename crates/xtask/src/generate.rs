@@ -21,7 +21,12 @@ pub struct Artefact {
 }
 
 /// Everything that is generated, in an order in which nothing reads what comes after it.
-pub const ALL: &[Artefact] = &[crate::proto::ARTEFACT, crate::crds::ARTEFACT, crate::chart::ARTEFACT];
+pub const ALL: &[Artefact] = &[
+    crate::proto::ARTEFACT,
+    crate::crds::ARTEFACT,
+    crate::chart::ARTEFACT,
+    crate::mutants::ARTEFACT,
+];
 
 /// Arguments of `cargo xtask generate`.
 #[derive(Debug, clap::Args)]

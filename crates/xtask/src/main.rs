@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{cluster, demo, faults, generate, image, test};
+use xtask::{bench, cluster, demo, faults, generate, image, mutants, test};
 
 /// Tasks of this project.
 #[derive(Debug, Parser)]
@@ -26,6 +26,10 @@ enum Verb {
     Faults(faults::Arguments),
     /// Regenerate committed files from their sources.
     Generate(generate::Arguments),
+    /// Measure the operator beside a bare loop that writes the same objects.
+    Bench(bench::Arguments),
+    /// Make classic mistakes in a copy of the project, and see that the tests notice them.
+    Mutants(mutants::Arguments),
     /// Compile what runs in pods and write container images, without a builder.
     Images(image::Arguments),
 }
@@ -48,6 +52,8 @@ async fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Test(arguments) => test::run(&arguments).await?,
         Verb::Faults(arguments) => faults::run(&arguments).await?,
         Verb::Generate(arguments) => generate::run(&arguments)?,
+        Verb::Bench(arguments) => bench::run(arguments).await?,
+        Verb::Mutants(arguments) => mutants::run(&arguments).await?,
         Verb::Images(arguments) => image::run(arguments).await?,
     }
     Ok(ExitCode::SUCCESS)
