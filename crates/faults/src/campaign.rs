@@ -21,6 +21,8 @@ use crate::{
 
 /// Cases at the same time: most of a case is waiting.
 pub const JOBS: usize = 12;
+/// Cases between two words about how far a run has come.
+const TOLD_EVERY: usize = 25;
 
 /// A case and what it is called: `workload/request/fault`.
 pub type Named = (String, Case);
@@ -225,24 +227,34 @@ pub async fn pairs(runner: &Runner, seed: u64, count: usize) -> Result<Vec<Named
     Ok(all)
 }
 
-/// Runs cases, several at a time, and writes those that fail to files.
-pub async fn run(runner: &Runner, cases: Vec<Named>, jobs: usize) -> Report {
+/// Runs cases, several at a time, tells how far it has come, and writes those that fail to files.
+pub async fn run(runner: &Runner, cases: Vec<Named>, jobs: usize, mut tell: impl FnMut(String)) -> Report {
     let begun = Instant::now();
+    let of = cases.len();
     let running = cases.into_iter().map(|(name, case)| async move {
         let outcome = runner.run(&case).await;
         (name, case, outcome)
     });
     let mut running = pin!(stream::iter(running).buffer_unordered(jobs));
     let mut report = Report::default();
+    let mut ended = 0;
     while let Some((name, case, outcome)) = running.next().await {
+        ended += 1;
         match outcome {
             Ok(outcome) => {
-                if !outcome.violations.is_empty() {
+                if let Some(violation) = outcome.violations.first() {
+                    tell(format!("{name} fails: {violation}"));
                     report.failed(&name, case, &outcome);
                 }
                 report.outcomes.insert(name, outcome);
             }
-            Err(error) => drop(report.errors.insert(name, error.to_string())),
+            Err(error) => {
+                tell(format!("{name} cannot be run: {error}"));
+                report.errors.insert(name, error.to_string());
+            }
+        }
+        if ended % TOLD_EVERY == 0 {
+            tell(format!("{ended} of {of} after {} s", begun.elapsed().as_secs()));
         }
     }
     report.took = begun.elapsed();

@@ -27,7 +27,7 @@ fn every_write_may_go_wrong() {
             println!("    {name}");
         }
         cases.extend(Case::all_in("cases").expect("committed cases"));
-        campaign::run(&runner, cases, JOBS).await
+        campaign::run(&runner, cases, JOBS, |line| println!("{line}")).await
     });
     println!("{}", report.text());
     assert!(report.is_good(), "{}", report.text());

@@ -85,7 +85,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     if cases.is_empty() {
         bail!("there is no such case; `cargo xtask faults list` prints them all");
     }
-    let report = campaign::run(&runner, cases, arguments.jobs).await;
+    let report = campaign::run(&runner, cases, arguments.jobs, |line| eprintln!("{line}")).await;
     print!("{}", report.text());
     if !report.is_good() {
         bail!("not every case came to the same end as an undisturbed run");
