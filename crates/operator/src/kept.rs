@@ -17,19 +17,29 @@ pub(crate) struct Kept<K> {
     kind: PhantomData<fn() -> K>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Form {
-    Json(Box<[u8]>),
+    Json(Arc<[u8]>),
     Unreadable(Arc<InvalidObject>),
 }
 
 // === impl Kept ===
 
+/// Cheap: the text is shared. Whoever holds a lock clones, and reads after it.
+impl<K> Clone for Kept<K> {
+    fn clone(&self) -> Self {
+        Self {
+            form: self.form.clone(),
+            kind: PhantomData,
+        }
+    }
+}
+
 impl<K: Serialize + DeserializeOwned> Kept<K> {
     /// `None`: the object cannot be written as JSON, which none from an apiserver is.
     pub(crate) fn new(object: &Readable<K>) -> Option<Self> {
         let form = match object {
-            Ok(object) => Form::Json(serde_json::to_vec(&**object).ok()?.into_boxed_slice()),
+            Ok(object) => Form::Json(serde_json::to_vec(&**object).ok()?.into()),
             Err(invalid) => Form::Unreadable(Arc::clone(invalid)),
         };
         Some(Self {

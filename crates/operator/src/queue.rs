@@ -45,6 +45,8 @@ struct State<T> {
     later: HashMap<T, Instant>,
     /// `later` by time.
     timeline: BTreeSet<(Instant, T)>,
+    /// Nobody works: who is woken is forgotten.
+    is_idle: bool,
     closed: bool,
 }
 
@@ -74,6 +76,7 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
             again: HashMap::new(),
             later: HashMap::new(),
             timeline: BTreeSet::new(),
+            is_idle: false,
             closed: false,
         };
         Self {
@@ -84,9 +87,28 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
         }
     }
 
+    /// An empty queue for somebody who may not work yet, perhaps never: it forgets every key until [`Queue::begin`]. A
+    /// replica that does not lead would otherwise remember whatever there ever was.
+    pub(crate) fn idle() -> Self {
+        let queue = Self::new();
+        queue.lock().is_idle = true;
+        queue
+    }
+
+    /// From now on keys are kept. Whoever calls this wakes everything afterwards.
+    pub(crate) fn begin(&self) {
+        self.lock().is_idle = false;
+    }
+
     /// Asks for a look at this key as soon as possible.
     pub(crate) fn wake(&self, key: T) {
-        self.lock().push(key, Instant::now());
+        {
+            let mut state = self.lock();
+            if state.is_idle {
+                return;
+            }
+            state.push(key, Instant::now());
+        }
         self.shared.changed.notify_one();
     }
 
@@ -95,7 +117,7 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
         let at = Instant::now() + delay;
         {
             let mut state = self.lock();
-            if state.later.get(&key).is_some_and(|earlier| *earlier <= at) {
+            if state.is_idle || state.later.get(&key).is_some_and(|earlier| *earlier <= at) {
                 return;
             }
             if let Some(before) = state.later.insert(key.clone(), at) {
@@ -246,6 +268,22 @@ mod tests {
         }
         assert_eq!(queue.depth(), 2);
         assert_eq!([next(&queue), next(&queue), next(&queue)], [Some(1), Some(2), None]);
+    }
+
+    // A replica that waits for months must neither grow with every object that ever was, nor call work late that it could
+    // not have done.
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_work_keeps_nothing() {
+        let queue = Queue::idle();
+        queue.wake(1);
+        queue.wake_after(2, Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!((queue.depth(), next(&queue)), (0, None));
+        queue.begin();
+        assert_eq!(next(&queue), None);
+        queue.wake(1);
+        let work = queue.next().await.expect("open");
+        assert_eq!((*work.key(), work.waited()), (1, Duration::ZERO));
     }
 
     // Two passes over one object at a time would race with each other; a change during a pass must not be lost.

@@ -101,7 +101,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         None => None,
     };
     let clients = Clients::new(kube, options.instance.as_deref()).map_err(|error| RunError::Client(Box::new(error)))?;
-    let queue = Queue::new();
+    let queue = Queue::idle();
     let caches = Arc::new(Caches::new(queue.clone()));
     census::register(&registry, Arc::clone(&caches));
 
@@ -165,12 +165,14 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
             changed,
             check: caches_check,
             metrics: metrics.clone(),
-            caches,
+            caches: Arc::clone(&caches),
             synced,
         };
         tasks.spawn(health.run());
         let _ = is_synced.wait_for(|synced| *synced).await;
         let _ = leads.wait_for(|leads| *leads).await;
+        queue.begin();
+        caches.wake_all(None);
         tracing::info!(workers = options.concurrency, "passes begin");
         for _ in 0..options.concurrency.max(1) {
             workers.spawn(Arc::clone(&work).run());

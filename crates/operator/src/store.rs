@@ -86,15 +86,19 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
 
     /// The object of this name.
     pub(crate) fn get(&self, key: &Key) -> Option<Readable<K>> {
-        self.read().entries.get(key)?.object.get()
+        let kept = self.read().entries.get(key)?.object.clone();
+        kept.get()
     }
 
     /// Everything readable that belongs to this object of ours, by name.
     pub(crate) fn of(&self, subject: &Subject) -> Vec<Arc<K>> {
-        let state = self.read();
-        let keys = state.groups.get(subject).into_iter().flatten();
-        keys.filter_map(|key| state.entries.get(key)?.object.get()?.ok())
-            .collect()
+        let kept: Vec<_> = {
+            let state = self.read();
+            let keys = state.groups.get(subject).into_iter().flatten();
+            keys.filter_map(|key| Some(state.entries.get(key)?.object.clone()))
+                .collect()
+        };
+        kept.iter().filter_map(|kept| kept.get()?.ok()).collect()
     }
 
     /// The names of all objects in a namespace, or in all of them.
@@ -108,10 +112,9 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
 
     /// Looks at everything readable, one after the other.
     pub(crate) fn each(&self, mut look: impl FnMut(&K)) {
-        for entry in self.read().entries.values() {
-            if let Some(Ok(object)) = entry.object.get() {
-                look(&object);
-            }
+        let kept: Vec<_> = self.read().entries.values().map(|entry| entry.object.clone()).collect();
+        for object in kept.iter().filter_map(|kept| kept.get()?.ok()) {
+            look(&object);
         }
     }
 
@@ -177,7 +180,10 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         let mut changes: Vec<_> = vanished.iter().filter_map(|key| state.remove(key)).collect();
         for Listed { key, entry } in list {
             let known = state.entries.get(&key);
-            let same = known.is_some_and(|known| known.uid == entry.uid && known.version == entry.version);
+            // An answer of ours is not known to anybody until something tells of it: it may bring what others wrote before.
+            let same = known.is_some_and(|known| {
+                known.uid == entry.uid && known.version == entry.version && known.ours_until.is_none()
+            });
             if !same {
                 changes.extend(state.put((key, entry), now));
             }

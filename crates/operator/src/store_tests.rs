@@ -142,6 +142,21 @@ fn a_list_tells_what_changed() {
     assert_eq!(store.count(), (2, 0));
 }
 
+// The answer to a write of ours may bring a spec that somebody wrote just before. If the watch breaks then, and the list has
+// the same version, that spec must not wait for the next resync.
+#[tokio::test(start_paused = true)]
+async fn a_list_tells_what_only_an_answer_to_us_had_told() {
+    let store = store();
+    store.observed(seen("a", "1", 5, "p"));
+    store.wrote(Arc::new(object("a", "1", 7, "p")));
+    let relist = || {
+        store
+            .replace(Some("ns"), list(&store, vec![seen("a", "1", 7, "p")]), Some(10))
+            .len()
+    };
+    assert_eq!([relist(), relist()], [1, 0]);
+}
+
 // One object that this version cannot read must not hide the others.
 #[test]
 fn an_unreadable_object_is_kept_as_such() {
