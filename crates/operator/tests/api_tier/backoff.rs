@@ -144,7 +144,7 @@ fn no_more_is_done_at_once_than_was_set() {
         .await?;
         let most = most_in_a_second(&place)?;
         println!("at most {most} writes in a second");
-        assert!((5..=10).contains(&most), "{most} in a second");
+        assert!(most <= 10, "{most} in a second");
         shutdown.request();
         let end = running.await.map_err(|error| Error::impossible(error.to_string()))?;
         end.map_err(|error| Error::impossible(error.to_string()))
