@@ -18,6 +18,8 @@ pub(super) enum Outcome {
     Retrying(String),
     /// The apiserver, or another owner, stands in the way.
     Refused(Verdict),
+    /// So it does, and another child is tried again: it may be the one that stops the pods.
+    RefusedAndRetrying(Verdict),
 }
 
 /// Judges the failures of a pass: a refusal before a retry.
@@ -26,8 +28,11 @@ pub(super) fn judge(applied: &Applied, running: &Running, namespace: Option<&str
         .failures
         .iter()
         .find_map(|failure| refusal(failure, running, namespace));
-    if let Some(verdict) = refused {
-        return Outcome::Refused(verdict);
+    let retries = |failure: &Failure| matches!(failure.kind, FailureKind::Retry { .. });
+    match refused {
+        Some(verdict) if applied.failures.iter().any(retries) => return Outcome::RefusedAndRetrying(verdict),
+        Some(verdict) => return Outcome::Refused(verdict),
+        None => {}
     }
     match applied.failures.first() {
         Some(Failure {

@@ -82,11 +82,13 @@ fn verdicts(causes: Causes) -> Verdicts {
     } = running;
     let (available, retrying) = match outcome {
         // A run that is over is over, whatever else cannot be written; forgetting it would run it again.
-        Outcome::Refused(refusal) if matches!(seen.reason, Reason::Complete | Reason::Failed) => {
+        Outcome::Refused(refusal) | Outcome::RefusedAndRetrying(refusal)
+            if matches!(seen.reason, Reason::Complete | Reason::Failed) =>
+        {
             stuck = stuck.or_else(|| refusal.waits_for_a_person().then_some(refusal));
             (seen, None)
         }
-        Outcome::Refused(refusal) => (refusal, None),
+        Outcome::Refused(refusal) | Outcome::RefusedAndRetrying(refusal) => (refusal, None),
         Outcome::Retrying(message) => (seen, Some(message)),
         Outcome::Fine => (seen, None),
     };
@@ -162,6 +164,9 @@ fn why(verdicts: &Verdicts, upstream: Option<String>) -> String {
     }
 }
 
+/// What may work the next time is tried again at least so often.
+const RETRY: Duration = Duration::from_secs(30);
+
 /// A write that failed is tried again after as long as it has been failing, within bounds: the pause doubles without
 /// a counter that an operator's restart would lose.
 #[derive(Clone, Copy, Debug)]
@@ -184,11 +189,17 @@ impl Again {
                 shortest,
                 longest: Duration::from_mins(5),
             }),
+            // What is refused for hours must not hold up what is not.
+            Outcome::RefusedAndRetrying(_) => Some(Self {
+                since: ConditionType::Available,
+                shortest,
+                longest: RETRY,
+            }),
             // Reconciling may have been True for long before the write failed, so the bound is lower.
             Outcome::Retrying(_) => Some(Self {
                 since: ConditionType::Reconciling,
                 shortest,
-                longest: Duration::from_secs(30),
+                longest: RETRY,
             }),
         }
     }

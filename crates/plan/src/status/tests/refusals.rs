@@ -112,6 +112,22 @@ fn a_refused_write_is_told_and_tried_again_ever_more_rarely() {
     assert!(status.why.contains("\"hpa\" keeps setting"), "{}", status.why);
 }
 
+// A Service that somebody else has must not keep a workload running for minutes that its user wants stopped.
+#[test]
+fn what_is_refused_for_long_does_not_hold_up_what_may_work_the_next_time() {
+    let conflict = || FailureKind::NameConflict {
+        owner: "Helm release web".to_owned(),
+    };
+    let retry = FailureKind::Retry {
+        message: "etcdserver: request timed out".to_owned(),
+    };
+    let first = serving().then(|service| service.failing(ChildKind::Service, conflict()));
+    let again = first.then(|service| service.failing(ChildKind::Deployment, retry));
+    let later = again.publish_at(now() + jiff::SignedDuration::from_secs(4000));
+    assert_eq!(later.wake_after, Some(Duration::from_secs(30)));
+    assert_eq!(told(&later.status, ConditionType::Available), "False/NameConflict");
+}
+
 #[test]
 fn a_write_that_may_work_the_next_time_changes_nothing_that_was_seen() {
     let retry = FailureKind::Retry {
