@@ -1,5 +1,6 @@
 //! What a request is called: its verb, what it is about, and the name in it. Two runs of the same workload send requests
-//! of the same signatures, whatever the uids, hashes and times in them, so a rule can name one of them.
+//! of the same signatures, whatever the uids, hashes and times in them, so a rule can name one of them. It is one file
+//! because names and the patterns that match them are one grammar.
 
 use std::{fmt, str::FromStr};
 

@@ -1,4 +1,5 @@
-//! The proxy between a raw client and an apiserver that is played: what each sees of each fault.
+//! The proxy between a raw client and an apiserver that is played: what each sees of each fault. It is long
+//! because it is a list, one test for each.
 
 use std::{
     io::ErrorKind,
