@@ -13,7 +13,7 @@ use flowctl_testkit::{Error, Result, binaries::project_root};
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    case::{Case, Disturbance, Expect},
+    case::{Case, Disturbance, Expect, Step},
     rule::{Action, Answer, Rule, WatchFault},
     run::{Outcome, Reference, Runner},
     signature::{Signature, Verb},
@@ -138,10 +138,12 @@ pub fn selection(all: Vec<Named>) -> Vec<Named> {
 /// The cases of one workload.
 fn cases(name: &str, workload: &Case, reference: &Reference) -> Vec<Named> {
     let mut all = vec![(format!("{name}/undisturbed"), workload.clone())];
+    let deletes = workload.when.iter().any(|step| matches!(step, Step::Delete(_)));
     for (signature, ordinal) in writes(reference) {
         let (faults, expect) = match is_status(&signature) {
-            // How many statuses there are depends on how fast controllers are.
-            true => (status_faults().to_vec(), Expect::SameEvenIfMissed),
+            // The first status comes, unless its object goes; how many follow depends on how fast controllers are.
+            true if ordinal > 1 || deletes => (status_faults().to_vec(), Expect::SameEvenIfMissed),
+            true => (status_faults().to_vec(), Expect::Same),
             false => (child_faults().to_vec(), Expect::Same),
         };
         for fault in faults {

@@ -22,8 +22,9 @@ use crate::{
 
 /// Silence that counts as the end of an undisturbed run: longer than a pod must be ready to count (5 s).
 const SETTLED: Duration = Duration::from_secs(8);
-/// Silence that counts as the end of a case that has come to the same objects.
-const QUIET: Duration = Duration::from_secs(2);
+/// Silence that counts as the end of a case that has come to the same objects: longer than the operator puts off a
+/// status that follows another (2 s), or a write that comes too late would not be heard.
+const QUIET: Duration = Duration::from_secs(5);
 /// For one step of an undisturbed run.
 const STEP: Duration = Duration::from_secs(180);
 /// For a case to come to its end: much more than a request that hangs, and the pause after it, on a busy machine.

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use flowctl_plan::{ChildKind, Settings, observed::PodSecurity};
@@ -149,4 +150,72 @@ async fn a_workload_is_not_written_without_what_it_needs() {
     let asked = asked.lock().expect("no panic").clone();
     assert!(asked.iter().any(|asked| asked.starts_with("POST")), "{asked:?}");
     assert!(!asked.iter().any(|asked| asked.contains("deployments")), "{asked:?}");
+}
+
+// Somebody makes a child between our look and our write: what was "already there" is looked at in the next pass, and is
+// ours, or has a name for its owner. As a refusal that stands it would hold up the object for half a minute.
+#[tokio::test]
+async fn what_already_exists_is_looked_at_in_the_next_pass() {
+    let child = Child {
+        id: ChildRef {
+            kind: ChildKind::ConfigMap,
+            name: "x".to_owned(),
+        },
+        body: json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "ns"}}),
+    };
+    let mut made = child.clone().sealed().body;
+    made["metadata"]["uid"] = json!("u");
+    made["metadata"]["resourceVersion"] = json!("7");
+    made["metadata"]["ownerReferences"] = json!([{"apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline",
+        "name": "x", "uid": "m", "controller": true}]);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let client = Client::new(
+        service_fn(move |request: Request<Body>| {
+            let mut seen = seen.lock().expect("no panic");
+            seen.push(request.method().clone());
+            let (code, answer) = match (request.method(), seen.len()) {
+                (&http::Method::GET, 1) => (404, failure(404, "NotFound")),
+                (&http::Method::POST, 2) => (409, failure(409, "AlreadyExists")),
+                (&http::Method::GET, 3) => (200, made.clone()),
+                _ => (500, failure(500, "NotAsked")),
+            };
+            let answer = Response::builder()
+                .status(code)
+                .body(Body::from(answer.to_string().into_bytes()));
+            async move { Ok::<_, Infallible>(answer.expect("an answer")) }
+        }),
+        "ns",
+    );
+    let context = context_of(client);
+    let master = Master {
+        kind: SubjectKind::Pipeline,
+        namespace: "ns".to_owned(),
+        name: "x".to_owned(),
+        uid: "m".to_owned(),
+    };
+    let plan = Plan {
+        present: vec![child],
+        ..Plan::default()
+    };
+    let pass = async || {
+        let applied = apply(&context, &master, Age::New, Children::default(), &plan).await;
+        // As the end of a pass does.
+        context.refusals.stand_for(&master.uid, Some(Duration::from_secs(30)));
+        applied.expect("the object is there").failures
+    };
+    assert!(matches!(
+        &pass().await[..],
+        [Failure {
+            kind: FailureKind::Retry { .. },
+            ..
+        }]
+    ));
+    assert_eq!(pass().await, []);
+    let asked = asked.lock().expect("no panic").clone();
+    assert_eq!(asked, [http::Method::GET, http::Method::POST, http::Method::GET]);
+}
+
+fn failure(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
 }
