@@ -32,6 +32,11 @@ macro_rules! reasons {
             /// Every reason, for bounded metric labels and for documentation.
             pub const ALL: &[Reason] = &[$(Reason::$name,)*];
 
+            /// The reason that is written so.
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+            }
+
             /// The reason as it stands in conditions, events and metric labels.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => stringify!($name),)* }
@@ -104,6 +109,38 @@ reasons! {
     ApplyFailed,
     /// Heartbeats are fresh.
     HeartbeatFresh,
+    /// A pod that beat fell silent, while the control plane hears others.
+    HeartbeatStale,
+    /// A pod says that it is starting.
+    Starting,
+    /// A pod that has been ready for long still says that it is starting.
+    ReportedStarting,
+    /// A pod says that it works, but not as it should.
+    ReportedDegraded,
+    /// A pod says that it cannot work.
+    ReportedUnhealthy,
+    /// A pod is young, or was just registered: its first heartbeat is awaited.
+    WaitingForRegistration,
+    /// Heartbeats are required, and a pod never registered.
+    NeverRegistered,
+    /// A pod never registered, and need not: nothing is known.
+    NotRegistered,
+    /// A pod registers under another id than it was told, or another pod uses its id.
+    IdentityNotHonoured,
+    /// The control plane does not answer.
+    ControlPlaneUnreachable,
+    /// So many services fell silent at once that the control plane is not believed.
+    ControlPlaneSuspect,
+    /// The control plane lost its registry.
+    RegistryReset,
+    /// The control plane no longer knows a pod that was registered.
+    RegistrationLost,
+    /// Some pods are healthy, and some are not.
+    SomePodsUnhealthy,
+    /// A processor that the pipeline uses is unhealthy as a whole.
+    ProcessorUnhealthy,
+    /// No pod runs that could beat.
+    NothingRuns,
     /// No control plane is read for this object.
     NotConfigured,
     /// A write is tried again.
@@ -198,7 +235,32 @@ impl ConditionType {
                 Reason::ApplyFailed,
                 Reason::Blocked,
             ],
-            ConditionType::Healthy => &[Reason::HeartbeatFresh, Reason::NotConfigured],
+            ConditionType::Healthy => &[
+                Reason::HeartbeatFresh,
+                Reason::SomePodsUnhealthy,
+                Reason::ProcessorUnhealthy,
+                Reason::HeartbeatStale,
+                Reason::ReportedUnhealthy,
+                Reason::ReportedDegraded,
+                Reason::ReportedStarting,
+                Reason::NeverRegistered,
+                Reason::CrashLoopBackOff,
+                Reason::ImagePullBackOff,
+                Reason::CreateContainerConfigError,
+                Reason::Unschedulable,
+                Reason::OOMKilled,
+                Reason::ExitedWithoutError,
+                Reason::Starting,
+                Reason::WaitingForRegistration,
+                Reason::NotRegistered,
+                Reason::IdentityNotHonoured,
+                Reason::ControlPlaneUnreachable,
+                Reason::ControlPlaneSuspect,
+                Reason::RegistryReset,
+                Reason::RegistrationLost,
+                Reason::NothingRuns,
+                Reason::NotConfigured,
+            ],
             ConditionType::Reconciling => &[Reason::Progressing, Reason::ApplyRetrying, Reason::Idle],
             ConditionType::Stalled => &[Reason::NotStalled],
             ConditionType::Ready => &[Reason::Ready, Reason::Complete, Reason::Suspended],

@@ -1,6 +1,6 @@
 //! The status of both kinds: one vocabulary. Nothing in it moves with time alone (invariant R9).
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub struct Status {
     /// Pods with fresh heartbeats and pods expected to beat, `3/3`; absent while no heartbeats are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beats: Option<String>,
+    /// What heartbeats prove; absent while none are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<HeartbeatStatus>,
     /// What took effect after defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effective>,
@@ -70,6 +73,44 @@ pub struct StepStatus {
     /// The processor's ready and wanted pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<String>,
+}
+
+/// What heartbeats prove. Nothing in it moves with each beat.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HeartbeatStatus {
+    /// Ids that are expected: pods that run, or one for all of them.
+    pub expected: i32,
+    /// Those of them that beat.
+    pub fresh: i32,
+    /// One id stands for all pods, so the evidence is about all of them together.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// The ids and what is thought of each, those with trouble first; at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceStatus>,
+}
+
+/// What is thought of one id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceStatus {
+    /// The id.
+    pub id: String,
+    /// A reason of the condition Healthy.
+    pub verdict: String,
+    /// The last sign of life before the verdict, for one that says that there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// The id that its pod uses instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_as: Option<String>,
+    /// It never registered, as far as is known.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub never_registered: bool,
+    /// The control plane asks who calls, and nobody proved that the beats are this pod's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
 }
 
 /// Which revision runs.

@@ -32,6 +32,7 @@ pub(crate) fn pipeline(
         unread: unread(places, &targets),
         processors: processors(caches, targets),
         children: children(caches, subject, master),
+        heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
         settings: Arc::clone(settings),
         now: Timestamp::now(),
         object,
@@ -57,6 +58,7 @@ pub(crate) fn processor(
             .filter(|referrer| references::granted(&object, &referrer.key.namespace))
             .count(),
         children: children(caches, subject, master),
+        heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
         settings: Arc::clone(settings),
         now: Timestamp::now(),
         object,

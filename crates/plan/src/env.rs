@@ -21,7 +21,7 @@ const IDS: [&str; 4] = [
 const PIPELINE_IDS: [&str; 2] = ["CDP_PIPELINE_NAME", "PIPELINE_ID"];
 
 /// Everything else that may be injected.
-const OTHERS: [&str; 16] = [
+const OTHERS: [&str; 17] = [
     "POD_NAME",
     "POD_NAMESPACE",
     "POD_IP",
@@ -38,6 +38,7 @@ const OTHERS: [&str; 16] = [
     "FLOWCTL_CONTROL_PLANE_TLS_CERT",
     "FLOWCTL_CONTROL_PLANE_TLS_KEY",
     "FLOWCTL_CONTROL_PLANE_TLS_CA",
+    "FLOWCTL_TOKEN_FILE",
 ];
 
 /// Whether the operator may inject a variable of that name.

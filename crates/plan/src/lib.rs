@@ -9,6 +9,7 @@ pub mod compare;
 mod digest;
 pub mod endpoint;
 mod env;
+pub mod heartbeat;
 mod held;
 mod inputs;
 mod list;

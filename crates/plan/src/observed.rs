@@ -15,7 +15,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 
-use crate::{ChildKind, ChildRef};
+use crate::{ChildKind, ChildRef, heartbeat::Heartbeats};
 
 /// Namespace and name of an object of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +66,8 @@ pub struct PipelineObserved {
     pub unread: BTreeSet<String>,
     /// Its live children.
     pub children: Children,
+    /// What is known about its heartbeats.
+    pub heartbeats: Heartbeats,
     /// The operator's configuration.
     pub settings: Arc<Settings>,
     /// The instant of the pass.
@@ -85,6 +87,8 @@ pub struct ProcessorObserved {
     pub used_by: usize,
     /// Its live children.
     pub children: Children,
+    /// What is known about its heartbeats.
+    pub heartbeats: Heartbeats,
     /// The operator's configuration.
     pub settings: Arc<Settings>,
     /// The instant of the pass.

@@ -51,7 +51,13 @@ fn objections(observed: &PipelineObserved, spec: Option<ValidPipeline>) -> Probl
     let mut problems = Problems::default();
     let judged = spec.filter(|_| !render::was_accepted(object.status.as_ref(), object.metadata.generation));
     if let Some(spec) = judged {
-        render::pipeline(&spec, render::UNNAMED, &observed.settings, &mut problems);
+        render::pipeline(
+            &spec,
+            render::UNNAMED,
+            &observed.settings,
+            &observed.heartbeats,
+            &mut problems,
+        );
     }
     problems
 }
@@ -64,7 +70,7 @@ fn hash(observed: &PipelineObserved, valid: &ValidPipeline) -> String {
 
 fn choose(observed: &PipelineObserved, valid: &ValidPipeline, hash: String, problems: &mut Problems) -> Option<Chosen> {
     revision::choose(&valid.owner, hash.clone(), &observed.children, || {
-        render::pipeline(valid, &hash, &observed.settings, problems)
+        render::pipeline(valid, &hash, &observed.settings, &observed.heartbeats, problems)
     })
 }
 

@@ -7,7 +7,8 @@ use flowctl_api::labels;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, KeyToPath,
     PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ProjectedVolumeSource,
-    SeccompProfile, SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection,
+    SeccompProfile, SecretProjection, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -25,6 +26,8 @@ pub(crate) const CLIENT_TLS: &str = "client-tls";
 pub(crate) const SERVER_TLS: &str = "tls";
 /// Below [`CONFIG_DIR`]: the client certificate towards the control plane.
 pub(crate) const CONTROL_PLANE_TLS: &str = "control-plane-tls";
+/// Below [`CONFIG_DIR`]: the token that proves to the control plane which pod calls.
+pub(crate) const TOKEN: &str = "control-plane-token";
 /// In the ConfigMap, and so below [`CONFIG_DIR`]: the authorities of the control plane.
 pub(crate) const CONTROL_PLANE_CA: &str = "control-plane-ca.pem";
 /// Where the checkpoint volume is mounted.
@@ -36,6 +39,8 @@ pub(crate) const OWN_VOLUMES: &str = "flowctl-";
 
 /// The user and group of images that say nothing else ("nonroot" of the distroless images).
 const NONROOT: i64 = 65532;
+/// The kubelet replaces a token when most of this is over.
+const TOKEN_SECONDS: i64 = 3600;
 /// Keys are read by the group (fsGroup) only.
 const SECRET_MODE: i32 = 0o440;
 
@@ -185,6 +190,19 @@ impl ConfigDir {
         });
         self.sources.push(VolumeProjection {
             config_map,
+            ..Default::default()
+        });
+    }
+
+    /// A token of the pod's service account.
+    pub(crate) fn token(&mut self, audience: &str) {
+        let token = Some(ServiceAccountTokenProjection {
+            audience: Some(audience.to_owned()),
+            expiration_seconds: Some(TOKEN_SECONDS),
+            path: TOKEN.to_owned(),
+        });
+        self.sources.push(VolumeProjection {
+            service_account_token: token,
             ..Default::default()
         });
     }

@@ -45,7 +45,14 @@ fn objections(observed: &ProcessorObserved, owner: &Owner, workload: Option<Vali
     let mut problems = Problems::default();
     let judged = workload.filter(|_| !render::was_accepted(object.status.as_ref(), object.metadata.generation));
     if let Some(workload) = judged {
-        render::processor(owner, &workload, render::UNNAMED, &observed.settings, &mut problems);
+        render::processor(
+            owner,
+            &workload,
+            render::UNNAMED,
+            &observed.settings,
+            &observed.heartbeats,
+            &mut problems,
+        );
     }
     problems
 }
@@ -60,7 +67,14 @@ fn choose(
     let pod_template = spec.and_then(|workload| workload.container.pod_template.as_ref());
     let hash = inputs::of_workload(workload, pod_template);
     revision::choose(owner, hash.clone(), &observed.children, || {
-        render::processor(owner, workload, &hash, &observed.settings, problems)
+        render::processor(
+            owner,
+            workload,
+            &hash,
+            &observed.settings,
+            &observed.heartbeats,
+            problems,
+        )
     })
 }
 

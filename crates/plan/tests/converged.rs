@@ -97,6 +97,7 @@ fn a_status_that_was_stored_is_not_stored_again() {
             processors: world.processors.clone(),
             unread: world.unread.clone(),
             children: world.children.clone(),
+            heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
             settings: Arc::new(world.settings.clone()),
             now: jiff::Timestamp::UNIX_EPOCH,
         };

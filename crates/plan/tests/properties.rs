@@ -236,6 +236,7 @@ proptest! {
             processors: world.processors.clone(),
             unread: world.unread.clone(),
             children: world.children.clone(),
+            heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
             settings: Arc::new(settings()),
             now: "2030-01-01T00:00:00Z".parse().unwrap(),
         });

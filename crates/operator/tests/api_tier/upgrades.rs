@@ -120,6 +120,7 @@ async fn an_older_version_made_them(place: &Place) -> TestResult {
         unread: BTreeSet::new(),
         used_by: 1,
         children: Children::default(),
+        heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
         settings: Arc::clone(&settings),
         now: Timestamp::now(),
     });
@@ -128,6 +129,7 @@ async fn an_older_version_made_them(place: &Place) -> TestResult {
         processors: BTreeMap::from([(Key::new(&*place.namespace, "ttp"), ttp)]),
         unread: BTreeSet::new(),
         children: Children::default(),
+        heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
         settings,
         now: Timestamp::now(),
     });

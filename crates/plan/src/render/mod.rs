@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::EnvVar;
 use crate::Settings;
 use crate::body::Owner;
 use crate::env::entry;
+use crate::heartbeat::Heartbeats;
 use crate::pod::{self, ConfigDir};
 use crate::validate::dialled;
 
@@ -49,6 +50,21 @@ fn reports_to(named: Option<&ControlPlane>, owner: &Owner, settings: &Settings) 
         tls.secret_name = None;
     }
     Some(own)
+}
+
+/// What pods need to prove to the control plane who they are, when it asks. It is known only once the control plane was
+/// heard; a revision that was rendered before stays as it is.
+fn control_plane_token(
+    control_plane: Option<&ControlPlane>,
+    heartbeats: &Heartbeats,
+    config: &mut ConfigDir,
+) -> Option<EnvVar> {
+    let audience = heartbeats.token_audience(&control_plane?.endpoint)?;
+    config.token(audience);
+    Some(entry(
+        "FLOWCTL_TOKEN_FILE",
+        format!("{}/{}", pod::CONFIG_DIR, pod::TOKEN),
+    ))
 }
 
 /// What pods need for TLS towards the control plane: files, mounts and variables. `FLOWCTL_TLS_*` means this in a pipeline

@@ -8,9 +8,10 @@ use flowctl_pipeline::PipelineFile;
 use k8s_openapi::api::core::v1::{Container, EnvVar, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{control_plane_tls, reports_to};
+use super::{control_plane_tls, control_plane_token, reports_to};
 use crate::body::to_json;
 use crate::env::{self, Identity, entry};
+use crate::heartbeat::Heartbeats;
 use crate::pod::{self, ConfigDir, Mounts, Parts, RootFilesystem};
 use crate::revision::{Content, Rendered};
 use crate::validate::{Problems, ValidPipeline};
@@ -26,6 +27,7 @@ pub(crate) fn pipeline(
     valid: &ValidPipeline,
     hash: &str,
     settings: &Settings,
+    heartbeats: &Heartbeats,
     problems: &mut Problems,
 ) -> Option<Rendered> {
     let file = wire::file(valid);
@@ -52,6 +54,7 @@ pub(crate) fn pipeline(
         ..long.clone()
     }));
     injected.extend(tls);
+    injected.extend(control_plane_token(control_plane.as_ref(), heartbeats, &mut config));
     check_size(valid, &files, problems);
     if let Some(secret) = &valid.client_tls {
         config.secret(secret, pod::CLIENT_TLS, &["tls.crt", "tls.key"]);

@@ -6,9 +6,10 @@ use flowctl_api::external_processor::{ClientAuth, Probe as Wanted};
 use k8s_openapi::api::core::v1::{Container, GRPCAction, HTTPGetAction, Probe, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{control_plane_tls, reports_to};
+use super::{control_plane_tls, control_plane_token, reports_to};
 use crate::body::Owner;
 use crate::env::{self, Identity, entry};
+use crate::heartbeat::Heartbeats;
 use crate::pod::{self, ConfigDir, Mounts, Parts, RootFilesystem};
 use crate::revision::{Content, Rendered};
 use crate::validate::{GRPC, Problems, ValidWorkload};
@@ -23,6 +24,7 @@ pub(crate) fn processor(
     valid: &ValidWorkload,
     hash: &str,
     settings: &Settings,
+    heartbeats: &Heartbeats,
     problems: &mut Problems,
 ) -> Option<Rendered> {
     let control_plane = reports_to(valid.control_plane.as_ref(), owner, settings);
@@ -35,6 +37,7 @@ pub(crate) fn processor(
         control_plane: control_plane.as_ref(),
     });
     injected.extend(control_plane_tls(control_plane.as_ref(), &mut files, &mut config));
+    injected.extend(control_plane_token(control_plane.as_ref(), heartbeats, &mut config));
     if !files.is_empty() {
         config.config_map(names::revision(&owner.name, hash));
     }

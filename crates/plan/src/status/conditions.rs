@@ -41,6 +41,6 @@ pub(super) fn condition(
 }
 
 /// Kubernetes writes instants with whole seconds; a fraction would make the status differ from itself when read back.
-fn whole_seconds(now: Timestamp) -> Timestamp {
+pub(super) fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

@@ -56,6 +56,22 @@ pub(super) fn trouble(pod: &Pod, status: &ContainerStatus, place: &Place<'_>) ->
     (!status.ready && !settled && loops(status.restart_count, end)).then(|| ended(pod, status, end, place))
 }
 
+/// A container of ours that is ready, but ended without an error again and again, and has not run for long since.
+pub(super) fn restless(pod: &Pod, status: &ContainerStatus, place: &Place<'_>) -> Option<Verdict> {
+    let end = last_end(status).filter(|end| end.exit_code == 0 && !out_of_memory(end))?;
+    let again = status.name == MAIN && loops(status.restart_count, end);
+    settles(status, place)
+        .filter(|_| again)
+        .map(|_| ended(pod, status, end, place))
+}
+
+/// How long until a container that runs counts as settled.
+pub(super) fn settles(status: &ContainerStatus, place: &Place<'_>) -> Option<SignedDuration> {
+    let started = status.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0;
+    let left = SETTLED.saturating_sub(place.now.duration_since(started));
+    left.is_positive().then_some(left)
+}
+
 /// Why the container waits, for a pod that is merely not ready yet.
 pub(super) fn progress(pod: &Pod, status: &ContainerStatus) -> Option<String> {
     let state = status.state.as_ref()?;

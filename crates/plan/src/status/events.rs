@@ -27,6 +27,7 @@ pub(super) fn turned(verdicts: &Verdicts, published: Option<&Status>) -> Vec<Eve
     let ready_again = ready(verdicts, published);
     let mut events: Vec<Event> = CAUSES
         .iter()
+        .filter(|kind| **kind != ConditionType::Healthy || !is_told_by_available(verdicts))
         .filter_map(|kind| cause(verdict(verdicts, *kind)?, *kind, published, ready_again.is_some()))
         .collect();
     let in_trouble = CAUSES
@@ -40,6 +41,13 @@ pub(super) fn turned(verdicts: &Verdicts, published: Option<&Status>) -> Vec<Eve
     }
     events.extend(ready_again);
     events
+}
+
+/// What the pods themselves show is told of in both.
+fn is_told_by_available(verdicts: &Verdicts) -> bool {
+    let available = verdict(verdicts, ConditionType::Available).and_then(trouble);
+    let healthy = verdict(verdicts, ConditionType::Healthy).and_then(trouble);
+    available.is_some() && available == healthy
 }
 
 /// A cause that turned bad, or that is over while something else still keeps the object from being ready.

@@ -2,8 +2,8 @@
 //! that changes deserve. It judges what is live after the writes, never what was meant; equal observations give equal
 //! statuses, so that a converged object is not written (invariant R9).
 //!
-//! A Pipeline's readiness is its own: the runner's `/readyz` opens when the processors answer, so a fresh Pipeline
-//! turns Ready only with them; a processor that fails later shows in `steps`, not in the Pipeline's conditions.
+//! The runner's `/readyz` opens when the processors answer, so a fresh Pipeline turns Ready only with them; a processor that
+//! fails later shows in `steps`, and in the Pipeline's Healthy once its heartbeats say that all of it is unhealthy.
 
 mod conditions;
 mod container;
@@ -11,6 +11,7 @@ mod deployment;
 mod effective;
 mod events;
 mod failures;
+mod health;
 mod job;
 mod pipeline;
 mod pods;
@@ -25,7 +26,7 @@ mod workload;
 mod tests;
 
 use flowctl_api::{
-    ConditionType, HeartbeatPolicy, Reason, Status,
+    ConditionType, Reason, Status,
     external_processor::External,
     labels::{KIND, NAME},
     pipeline::Mode,
@@ -34,6 +35,7 @@ use flowctl_api::{
 use kube::ResourceExt;
 
 use self::{
+    health::{Health, Scene},
     pods::Place,
     summary::{Causes, Published, conclude},
     verdict::Verdict,
@@ -86,13 +88,26 @@ pub fn pipeline(observed: &PipelineObserved, plan: &Plan, applied: &Applied) -> 
         0 => "it refers to no ExternalProcessor".to_owned(),
         number => format!("{} found", text::count(number, "ExternalProcessor")),
     };
-    let policy = spec.heartbeat.as_ref().and_then(|heartbeat| heartbeat.policy);
+    let policy = spec
+        .heartbeat
+        .as_ref()
+        .and_then(|heartbeat| heartbeat.policy)
+        .unwrap_or_default();
+    let own = health::judge(&Scene {
+        policy,
+        heartbeats: &observed.heartbeats,
+        pods: &pods::live(&applied.children),
+        place: &place,
+        published: object.status.as_ref(),
+        created: None,
+    });
+    let health = pipeline::with_steps(own, policy, observed, &plan.wiring);
     let causes = causes(
         plan,
         applied,
         running,
         &refers_to,
-        policy,
+        health,
         object.namespace().as_deref(),
     );
     let was = Published {
@@ -152,13 +167,24 @@ pub fn processor(observed: &ProcessorObserved, plan: &Plan, applied: &Applied) -
         0 => "it refers to no ExternalProcessor".to_owned(),
         number => format!("{} found", text::count(number, "ExternalProcessor")),
     };
-    let policy = spec.heartbeat.as_ref().and_then(|heartbeat| heartbeat.policy);
+    let health = health::judge(&Scene {
+        policy: spec
+            .heartbeat
+            .as_ref()
+            .and_then(|heartbeat| heartbeat.policy)
+            .unwrap_or_default(),
+        heartbeats: &observed.heartbeats,
+        pods: &pods::live(&applied.children),
+        place: &place,
+        published: object.status.as_ref(),
+        created: object.creation_timestamp().map(|at| at.0),
+    });
     let causes = causes(
         plan,
         applied,
         running,
         &refers_to,
-        policy,
+        health,
         object.namespace().as_deref(),
     );
     let was = Published {
@@ -175,7 +201,7 @@ fn causes(
     applied: &Applied,
     running: Running,
     refers_to: &str,
-    policy: Option<HeartbeatPolicy>,
+    health: Health,
     namespace: Option<&str>,
 ) -> Causes {
     let accepted = problems::accepted(plan);
@@ -185,7 +211,7 @@ fn causes(
         accepted,
         resolved,
         running,
-        healthy: healthy(policy),
+        health,
         outcome,
     }
 }
@@ -197,17 +223,6 @@ fn served(published: Option<&Status>) -> Option<usize> {
     let (ready, _) = published?.pods.as_deref()?.split_once('/')?;
     // From no pods at all, there is no service to go on.
     ready.parse().ok().filter(|ready| enough && *ready > 0)
-}
-
-/// Heartbeats are not read by this operator: it says so, and readiness is told from the pods alone.
-fn healthy(policy: Option<HeartbeatPolicy>) -> Verdict {
-    let message = match policy.unwrap_or_default() {
-        HeartbeatPolicy::Off => "heartbeat.policy is Off: heartbeats are not looked at",
-        HeartbeatPolicy::Auto | HeartbeatPolicy::Required => {
-            "heartbeats are not read by this version of the operator; Ready is told from the pods alone"
-        }
-    };
-    Verdict::unknown(Reason::NotConfigured, message)
 }
 
 fn elsewhere(external: &External) -> Running {

@@ -1,8 +1,16 @@
 //! What only a Pipeline's status has: its steps, and a cause that lies in one of their processors.
 
-use flowctl_api::{ConditionType, ExternalProcessor, Pipeline, pipeline::Mode, status::StepStatus};
+use flowctl_api::{
+    ConditionType, ExternalProcessor, HeartbeatPolicy, Pipeline, Reason, pipeline::Mode, status::StepStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{conditions::find, verdict::Truth, workload::is_workload};
+use super::{
+    conditions::find,
+    health::Health,
+    verdict::{Truth, Verdict},
+    workload::is_workload,
+};
 use crate::{
     Children, PipelineObserved, Plan, Wiring,
     over::{self, Asked, Over},
@@ -42,6 +50,43 @@ pub(super) fn upstream(observed: &PipelineObserved, wiring: &Wiring) -> Option<S
         step.name,
         why.unwrap_or("its ExternalProcessor is not ready yet")
     ))
+}
+
+/// The Pipeline's own health with that of the processors that it uses: a step that does not work is why the Pipeline does not,
+/// and what is not known of a step is not known of the Pipeline.
+pub(super) fn with_steps(own: Health, policy: HeartbeatPolicy, observed: &PipelineObserved, wiring: &Wiring) -> Health {
+    if policy == HeartbeatPolicy::Off || own.verdict.reason == Reason::NothingRuns {
+        return own;
+    }
+    let steps: Vec<(&str, &Condition)> = wired(observed, wiring)
+        .filter_map(|(step, processor)| {
+            let condition = find(processor?.status.as_ref(), ConditionType::Healthy)?;
+            Some((step.name.as_str(), condition))
+        })
+        .collect();
+    let unhealthy = steps.iter().find(|(_, health)| {
+        health.status == Truth::False.as_str() && health.reason != Reason::SomePodsUnhealthy.as_str()
+    });
+    let verdict = match unhealthy {
+        Some((step, health)) => Verdict::bad(
+            Reason::ProcessorUnhealthy,
+            format!("step {step}: {}: {}", health.reason, health.message),
+        ),
+        None if own.verdict.truth == Truth::True => unknown_step(&steps).unwrap_or(own.verdict),
+        None => own.verdict,
+    };
+    Health { verdict, ..own }
+}
+
+/// The first step of whose processor nothing is known. Where nobody is to look, nothing is missed.
+fn unknown_step(steps: &[(&str, &Condition)]) -> Option<Verdict> {
+    steps
+        .iter()
+        .filter(|(_, health)| health.status == Truth::Unknown.as_str())
+        .find_map(|(step, health)| {
+            let reason = Reason::parse(&health.reason).filter(|reason| *reason != Reason::NotConfigured)?;
+            Some(Verdict::unknown(reason, format!("step {step}: {}", health.message)))
+        })
 }
 
 /// The run that is over and only remembered: no Job is wanted, and nothing else has been since.

@@ -2,7 +2,7 @@
 //! being replaced.
 
 use flowctl_api::{Reason, labels::REVISION};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::{
@@ -10,6 +10,8 @@ use super::{
     text::{count, quote},
     verdict::{Verdict, pod_reference},
 };
+
+use crate::{Children, heartbeat};
 
 /// What the causes need to know about where they are.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,18 @@ pub(super) struct Place<'a> {
     pub(super) upstream: Option<&'a str>,
     /// Ready pods as they were published, when that was called available.
     pub(super) served: Option<usize>,
+}
+
+/// Pods that neither end nor have ended, sorted by name.
+pub(super) fn live(children: &Children) -> Vec<&Pod> {
+    let mut live: Vec<&Pod> = children
+        .pods
+        .iter()
+        .map(std::sync::Arc::as_ref)
+        .filter(|pod| heartbeat::is_live(pod))
+        .collect();
+    live.sort_by_key(|pod| name(pod));
+    live
 }
 
 /// Whether the pod serves.
@@ -101,6 +115,36 @@ pub(super) fn progress<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> Option<St
 /// The pod's name; empty for an object that never was in a cluster.
 pub(super) fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// What is wrong with a pod, whether it is ready at the moment or not. One that ends without an error and is started again for
+/// ever is ready in between, when nothing probes it.
+pub(super) fn trouble(pod: &Pod, place: &Place<'_>) -> Option<Verdict> {
+    if !is_ready(pod) {
+        return pod_cause(pod, place);
+    }
+    let verdict = statuses(pod).find_map(|status| container::restless(pod, status, place))?;
+    Some(verdict.about(pod_reference(pod)))
+}
+
+/// When the trouble of a pod that is ready is over, if it does not end again.
+pub(super) fn settles(pod: &Pod, place: &Place<'_>) -> Option<SignedDuration> {
+    let mut restless =
+        statuses(pod).filter(|status| is_ready(pod) && container::restless(pod, status, place).is_some());
+    restless.find_map(|status| container::settles(status, place))
+}
+
+/// Since when the pod serves; `None`: it does not, or nobody knows.
+pub(super) fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some(
+        ready
+            .last_transition_time
+            .as_ref()
+            .filter(|_| ready.status == "True")?
+            .0,
+    )
 }
 
 fn pod_cause(pod: &Pod, place: &Place<'_>) -> Option<Verdict> {

@@ -9,6 +9,7 @@ use super::{
     conditions::{condition, find},
     events::{Verdicts, turned},
     failures::Outcome,
+    health::Health,
     text::{WHY, clip},
     verdict::{Truth, Verdict},
     workload::Running,
@@ -21,7 +22,7 @@ pub(super) struct Causes {
     pub(super) accepted: Verdict,
     pub(super) resolved: Verdict,
     pub(super) running: Running,
-    pub(super) healthy: Verdict,
+    pub(super) health: Health,
     pub(super) outcome: Outcome,
 }
 
@@ -44,6 +45,13 @@ pub(super) fn conclude(
     was: Published<'_>,
 ) -> Publication {
     let again = Again::after(&causes.outcome);
+    let due = causes.health.wake_after;
+    status.beats = causes
+        .health
+        .heartbeat
+        .as_ref()
+        .map(|heartbeat| format!("{}/{}", heartbeat.fresh, heartbeat.expected));
+    status.heartbeat.clone_from(&causes.health.heartbeat);
     let verdicts = verdicts(causes);
     status.observed_generation = was.generation;
     status.why = why(&verdicts, upstream);
@@ -58,7 +66,8 @@ pub(super) fn conclude(
         })
         .collect();
     let events: Vec<Event> = turned(&verdicts, was.status);
-    let wake_after = again.and_then(|again| again.pause(&status, was.now));
+    let pause = again.and_then(|again| again.pause(&status, was.now));
+    let wake_after = pause.into_iter().chain(due).min();
     Publication {
         status,
         events,
@@ -71,7 +80,7 @@ fn verdicts(causes: Causes) -> Verdicts {
         accepted,
         resolved,
         running,
-        healthy,
+        health: Health { verdict: healthy, .. },
         outcome,
     } = causes;
     let Running {
@@ -130,13 +139,15 @@ fn reconciling(stalled: &Verdict, retrying: Option<String>, going_on: Option<Str
     }
 }
 
-/// Accepted, ResolvedRefs and Available must be True; Healthy must not be False.
+/// Accepted, ResolvedRefs and Available must be True; Healthy must not be False, unless some pods are healthy: that enough of
+/// them serve is what Available says.
 fn ready(causes: [&Verdict; 4]) -> Verdict {
     let [accepted, resolved, available, healthy] = causes;
     let missing = [accepted, resolved, available]
         .into_iter()
         .find(|verdict| verdict.truth != Truth::True);
-    let bad = missing.or_else(|| Some(healthy).filter(|healthy| healthy.is_bad()));
+    let bad = missing
+        .or_else(|| Some(healthy).filter(|healthy| healthy.is_bad() && healthy.reason != Reason::SomePodsUnhealthy));
     if let Some(bad) = bad {
         return Verdict {
             truth: Truth::False,

@@ -163,6 +163,7 @@ impl World {
             processors: self.processors.clone(),
             unread: self.unread.clone(),
             children: self.children.clone(),
+            heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
             settings: Arc::new(self.settings.clone()),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),
         })
@@ -178,6 +179,7 @@ impl World {
             unread: self.unread.clone(),
             used_by: 0,
             children: self.children.clone(),
+            heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
             settings: Arc::new(self.settings.clone()),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),
         })
@@ -310,6 +312,7 @@ impl World {
             processors: self.processors.clone(),
             unread: self.unread.clone(),
             children: self.children.clone(),
+            heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
             settings: Arc::new(self.settings.clone()),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),
         };

@@ -122,6 +122,7 @@ fn plan_processor(object: &Arc<ExternalProcessor>, settings: &Arc<Settings>) -> 
         unread: BTreeSet::new(),
         used_by: 1,
         children: Children::default(),
+        heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
         settings: Arc::clone(settings),
         now: Timestamp::now(),
     };
@@ -144,6 +145,7 @@ fn plan_pipeline(
         unread: BTreeSet::new(),
         object: Arc::new(object),
         children: Children::default(),
+        heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
         settings: Arc::clone(settings),
         now: Timestamp::now(),
     };

@@ -4,6 +4,7 @@ mod causes;
 mod deployments;
 mod events;
 mod fixpoint;
+mod health;
 mod jobs;
 mod pipelines;
 mod refusals;
@@ -25,7 +26,8 @@ use serde_json::{Value, json};
 use super::{pipeline, processor};
 use crate::{
     Applied, Child, ChildKind, ChildRef, Children, Failure, FailureKind, Key, PipelineObserved, Plan, Problem,
-    ProcessorObserved, Publication, RevisionPlan, Settings, Severity, WiredStep, Wiring, observed::PodSecurity,
+    ProcessorObserved, Publication, RevisionPlan, Settings, Severity, WiredStep, Wiring, heartbeat::Heartbeats,
+    observed::PodSecurity,
 };
 
 const REVISION: &str = "8f3c1a90ce";
@@ -67,6 +69,7 @@ struct Flow {
     processors: BTreeMap<Key, Arc<ExternalProcessor>>,
     plan: Plan,
     applied: Applied,
+    heartbeats: Heartbeats,
 }
 
 fn service() -> Service {
@@ -126,6 +129,7 @@ fn flow(mode: &str) -> Flow {
         processors: BTreeMap::new(),
         plan,
         applied: Applied::default(),
+        heartbeats: Heartbeats::NotRead,
     }
 }
 
@@ -276,6 +280,7 @@ impl Service {
             unread: BTreeSet::new(),
             used_by: self.used_by,
             children: Children::default(),
+            heartbeats: Heartbeats::NotRead,
             settings: settings(),
             now,
         };
@@ -328,6 +333,7 @@ impl Flow {
             processors: self.processors.clone(),
             unread: BTreeSet::new(),
             children: Children::default(),
+            heartbeats: self.heartbeats.clone(),
             settings: settings(),
             now,
         };

@@ -1,0 +1,395 @@
+//! The condition Healthy: what heartbeats and the pods themselves prove, per pod, then for the object. What was published
+//! stands as long as too little was heard; nothing here may move with time alone, so the instants in messages are taken from
+//! what was published where the verdict is the same.
+
+mod table;
+mod words;
+
+use std::time::Duration;
+
+use flowctl_api::{
+    HeartbeatPolicy, Reason, Status,
+    status::{HeartbeatStatus, ServiceStatus},
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use self::table::{Age, Asked, Kube, Row, Standing};
+use super::{
+    conditions::whole_seconds,
+    pods::{self, Place},
+    text::count,
+    verdict::{Verdict, pod_reference},
+};
+use crate::heartbeat::{Heartbeats, IdEvidence, ObjectEvidence, Sign};
+
+/// So long a pod may be ready before it is held against it that nothing was heard of it.
+const GRACE: SignedDuration = SignedDuration::from_secs(60);
+/// Ids that the status lists, at most.
+const LISTED: usize = 16;
+
+/// What health is told from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) policy: HeartbeatPolicy,
+    pub(super) heartbeats: &'a Heartbeats,
+    /// Pods that neither end nor have ended.
+    pub(super) pods: &'a [&'a Pod],
+    pub(super) place: &'a Place<'a>,
+    pub(super) published: Option<&'a Status>,
+    /// When the object was made, for one whose pods are not ours.
+    pub(super) created: Option<Timestamp>,
+}
+
+/// What is told.
+#[derive(Clone, Debug)]
+pub(super) struct Health {
+    pub(super) verdict: Verdict,
+    pub(super) heartbeat: Option<HeartbeatStatus>,
+    /// When the verdict may be another although nothing was heard.
+    pub(super) wake_after: Option<Duration>,
+}
+
+/// One pod, or whoever beats under the id.
+#[derive(Clone, Debug)]
+struct Judged {
+    name: Option<String>,
+    row: Row,
+    /// What is the matter, when a container is.
+    trouble: Option<Verdict>,
+    service: ServiceStatus,
+    related: Option<ObjectReference>,
+    due: Option<SignedDuration>,
+}
+
+/// Judges an object.
+pub(super) fn judge(scene: &Scene<'_>) -> Health {
+    match (scene.policy, scene.heartbeats) {
+        (HeartbeatPolicy::Off, _) => not_read("heartbeat.policy is Off: heartbeats are not looked at"),
+        (HeartbeatPolicy::Auto | HeartbeatPolicy::Required, Heartbeats::NotRead) => {
+            not_read("no control plane is read for it; Ready is told from the pods alone")
+        }
+        (HeartbeatPolicy::Auto | HeartbeatPolicy::Required, Heartbeats::Read { plane, evidence }) => {
+            read(scene, plane, evidence)
+        }
+    }
+}
+
+fn not_read(message: &str) -> Health {
+    Health {
+        verdict: Verdict::unknown(Reason::NotConfigured, message),
+        heartbeat: None,
+        wake_after: None,
+    }
+}
+
+fn read(scene: &Scene<'_>, plane: &str, evidence: &ObjectEvidence) -> Health {
+    let judged = scene.judged(evidence);
+    let wake = judged.iter().filter_map(|judged| judged.due).min();
+    let services = services(&judged);
+    let fresh = services.iter().filter(|service| is_fresh(service)).count();
+    let tally = Tally {
+        fresh,
+        expected: services.len(),
+        plane,
+        is_shared: evidence.is_shared,
+    };
+    let verdict = tally.verdict(&judged, &services);
+    let heartbeat = (!services.is_empty()).then(|| HeartbeatStatus {
+        expected: number(services.len()),
+        fresh: number(fresh),
+        shared: evidence.is_shared,
+        services: services.into_iter().take(LISTED).collect(),
+    });
+    Health {
+        verdict,
+        heartbeat,
+        wake_after: wake.map(|wake| Duration::try_from(wake).unwrap_or_default()),
+    }
+}
+
+/// The ids with what is thought of each, those with trouble first.
+fn services(judged: &[Judged]) -> Vec<ServiceStatus> {
+    let mut sorted: Vec<(u8, &ServiceStatus)> = judged
+        .iter()
+        .map(|judged| (rank(judged.row), &judged.service))
+        .collect();
+    sorted.sort_by_key(|(rank, service)| (*rank, service.id.clone()));
+    // With a shared id every pod tells of the same.
+    let mut all: Vec<ServiceStatus> = Vec::new();
+    for (_, service) in sorted {
+        if all.iter().all(|known| known.id != service.id) {
+            all.push(service.clone());
+        }
+    }
+    all
+}
+
+fn is_fresh(service: &ServiceStatus) -> bool {
+    Reason::parse(&service.verdict).is_some_and(table::is_fresh)
+}
+
+/// The worst first; what the pods themselves show is the most definite.
+fn rank(row: Row) -> u8 {
+    match (row.standing, row.reason) {
+        (Standing::Unhealthy, Reason::HeartbeatStale) => 1,
+        (Standing::Unhealthy, Reason::ReportedUnhealthy) => 2,
+        (Standing::Unhealthy, Reason::NeverRegistered) => 3,
+        (Standing::Unhealthy, _) => 0,
+        (Standing::Degraded, _) => 4,
+        (Standing::Unknown, _) => 5,
+        (Standing::Uncounted, _) => 6,
+        (Standing::Healthy, _) => 7,
+    }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+struct Tally<'a> {
+    fresh: usize,
+    expected: usize,
+    plane: &'a str,
+    is_shared: bool,
+}
+
+// === impl Tally ===
+
+impl Tally<'_> {
+    /// From pods to the object.
+    fn verdict(&self, judged: &[Judged], services: &[ServiceStatus]) -> Verdict {
+        let of = |standings: &[Standing]| {
+            let mut found: Vec<&Judged> = judged
+                .iter()
+                .filter(|judged| standings.contains(&judged.row.standing))
+                .collect();
+            found.sort_by_key(|judged| (rank(judged.row), judged.name.clone()));
+            found
+        };
+        let bad = of(&[Standing::Unhealthy, Standing::Degraded]);
+        let unknown = of(&[Standing::Unknown]);
+        let healthy = of(&[Standing::Healthy]);
+        let starting = of(&[Standing::Uncounted]);
+        if let Some(worst) = bad.first() {
+            let text = self.told(worst, bad.len());
+            let verdict = if healthy.is_empty() && unknown.is_empty() {
+                Verdict::bad(worst.row.reason, text)
+            } else {
+                let counted = bad.len() + healthy.len() + unknown.len();
+                Verdict::bad(
+                    Reason::SomePodsUnhealthy,
+                    format!(
+                        "{}/{counted} pods are unhealthy: {}: {text}",
+                        bad.len(),
+                        worst.row.reason
+                    ),
+                )
+            };
+            return match &worst.related {
+                Some(related) => verdict.about(related.clone()),
+                None => verdict,
+            };
+        }
+        if let Some(first) = unknown.first() {
+            return Verdict::unknown(first.row.reason, self.told(first, unknown.len()));
+        }
+        if healthy.is_empty() {
+            return match starting.first() {
+                Some(first) => Verdict::unknown(first.row.reason, self.told(first, starting.len())),
+                None => Verdict::unknown(Reason::NothingRuns, "no pod runs that could beat"),
+            };
+        }
+        let unverified = services
+            .iter()
+            .filter(|service| service.unverified && is_fresh(service))
+            .count();
+        let doubt = match unverified {
+            0 => String::new(),
+            all if all == self.fresh => {
+                "; unverified: the control plane cannot tell who sends the heartbeats".to_owned()
+            }
+            some => format!("; {some} unverified: the control plane cannot tell who sends their heartbeats"),
+        };
+        Verdict::good(Reason::HeartbeatFresh, format!("{}{doubt}", self.beats()))
+    }
+
+    /// What is the matter with the first, and how many more there are.
+    fn told(&self, first: &Judged, all: usize) -> String {
+        if let Some(trouble) = &first.trouble {
+            let name = first.name.as_deref().unwrap_or_default();
+            return format!("pod {name}{}: {}", more(all), trouble.message);
+        }
+        if let Some(words) = words::of_plane(&first.service, first.row.reason, self.plane) {
+            return words;
+        }
+        let words = words::of_pod(&first.service, first.row.reason, self.plane);
+        let who = match &first.name {
+            Some(name) if !self.is_shared => format!("pod {name}{}", more(all)),
+            // Nobody can tell which of them it is.
+            Some(_) | None => format!("the component that beats as {:?}", first.service.id),
+        };
+        format!("{who} {words}; {}", self.beats())
+    }
+
+    fn beats(&self) -> String {
+        if self.is_shared {
+            let word = if self.fresh > 0 { "beats" } else { "does not beat" };
+            return format!("one id for all pods {word}");
+        }
+        format!("{}/{} pods beat", self.fresh, self.expected)
+    }
+}
+
+fn more(all: usize) -> String {
+    match all {
+        0 | 1 => String::new(),
+        all => format!(", and {} more,", count(all - 1, "pod")),
+    }
+}
+
+// === impl Scene ===
+
+impl Scene<'_> {
+    fn judged(&self, evidence: &ObjectEvidence) -> Vec<Judged> {
+        let shared = evidence.ids.first().filter(|_| evidence.is_shared);
+        if self.pods.is_empty() {
+            // Somebody else's pods stand behind it.
+            return shared.map(|id| self.judge_one(None, Some(id))).into_iter().collect();
+        }
+        self.pods
+            .iter()
+            .map(|pod| {
+                let own = || {
+                    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+                    evidence.ids.iter().find(|id| id.pod_uid.as_deref() == Some(uid))
+                };
+                self.judge_one(Some(pod), shared.or_else(own))
+            })
+            .collect()
+    }
+
+    fn judge_one(&self, pod: Option<&Pod>, id: Option<&IdEvidence>) -> Judged {
+        let name = pod.map(|pod| pods::name(pod).to_owned());
+        let trouble = pod.and_then(|pod| pods::trouble(pod, self.place));
+        let kube = match (&trouble, pod) {
+            (Some(trouble), _) => Kube::Broken(trouble.reason),
+            (None, Some(pod)) if !pods::is_ready(pod) => Kube::Starting,
+            (None, _) => Kube::Ready,
+        };
+        let undecided = Sign::Undecided;
+        let sign = id.map_or(&undecided, |id| &id.sign);
+        let key = id.map_or_else(|| name.clone().unwrap_or_default(), |id| id.id.clone());
+        let published = self.published_of(&key);
+        let left = self.grace_left(pod);
+        let row = table::judge(Asked {
+            kube,
+            sign,
+            age: if left.is_some() { Age::InGrace } else { Age::Old },
+            policy: self.policy,
+            published: published.as_ref(),
+        });
+        let settles = pod.and_then(|pod| pods::settles(pod, self.place));
+        let waits = matches!(row.reason, Reason::WaitingForRegistration | Reason::Starting) && kube == Kube::Ready;
+        Judged {
+            name,
+            row,
+            trouble,
+            service: self.service(key, row, id, published.as_ref()),
+            related: pod.map(pod_reference),
+            due: settles.or(left.filter(|_| waits)),
+        }
+    }
+
+    fn service(
+        &self,
+        id: String,
+        row: Row,
+        evidence: Option<&IdEvidence>,
+        published: Option<&ServiceStatus>,
+    ) -> ServiceStatus {
+        let sign = evidence.map(|evidence| &evidence.sign);
+        let same = published.filter(|published| published.verdict == row.reason.as_str());
+        let has_instant = matches!(
+            row.reason,
+            Reason::HeartbeatStale
+                | Reason::ControlPlaneUnreachable
+                | Reason::ControlPlaneSuspect
+                | Reason::RegistryReset
+                | Reason::RegistrationLost
+        );
+        let began = || {
+            let silent = evidence?.silent_for?;
+            let began = self
+                .place
+                .now
+                .checked_sub(SignedDuration::try_from(silent).ok()?)
+                .ok()?;
+            Some(Time(whole_seconds(began)))
+        };
+        let registered_as = match sign {
+            Some(Sign::Elsewhere { id }) => Some(id.clone()),
+            Some(Sign::Undecided) => same.and_then(|same| same.registered_as.clone()),
+            _ => None,
+        };
+        let never_registered = match sign {
+            Some(Sign::Absent | Sign::Elsewhere { .. } | Sign::Undecided | Sign::Unreachable) | None => {
+                published.is_none_or(|published| published.never_registered)
+            }
+            Some(_) => false,
+        };
+        ServiceStatus {
+            id,
+            verdict: row.reason.as_str().to_owned(),
+            since: same
+                .and_then(|same| same.since.clone())
+                .or_else(began)
+                .filter(|_| has_instant),
+            registered_as: registered_as.filter(|_| row.reason == Reason::IdentityNotHonoured),
+            never_registered,
+            unverified: match (sign, evidence.and_then(|evidence| evidence.verified)) {
+                (Some(Sign::Undecided) | None, None) => published.is_some_and(|published| published.unverified),
+                (_, verified) => verified == Some(false),
+            },
+        }
+    }
+
+    /// What was published of an id. One that found no place in the list was no worse than those that did.
+    fn published_of(&self, id: &str) -> Option<ServiceStatus> {
+        let heartbeat = self.published?.heartbeat.as_ref()?;
+        let listed = heartbeat.services.iter().find(|service| service.id == id);
+        listed.cloned().or_else(|| {
+            let last = heartbeat
+                .services
+                .last()
+                .filter(|_| heartbeat.services.len() >= LISTED)?;
+            let fresh = heartbeat.services.iter().filter(|service| is_fresh(service)).count();
+            let unlisted = heartbeat.expected.saturating_sub(number(heartbeat.services.len()));
+            let verdict = if heartbeat.fresh.saturating_sub(number(fresh)) >= unlisted {
+                Reason::HeartbeatFresh.as_str().to_owned()
+            } else {
+                last.verdict.clone()
+            };
+            (unlisted > 0).then(|| ServiceStatus {
+                id: id.to_owned(),
+                verdict,
+                ..last.clone()
+            })
+        })
+    }
+
+    /// What is left of the time in which nothing needs to be heard.
+    fn grace_left(&self, pod: Option<&Pod>) -> Option<SignedDuration> {
+        let since = match pod {
+            Some(pod) => pods::ready_since(pod)?,
+            None => self.created?,
+        };
+        let left = GRACE.saturating_sub(self.place.now.duration_since(since));
+        left.is_positive().then_some(left)
+    }
+}

@@ -1,0 +1,129 @@
+//! What the health of its processors means for a Pipeline.
+
+use super::super::*;
+use crate::heartbeat::{Heartbeats, IdEvidence, ObjectEvidence, Reported, Sign};
+
+fn flow_with(own: Sign, processor: Value) -> Flow {
+    let pods = vec![ready("payments-a")];
+    let mut flow = flow("Streaming").with_deployment(deployment("payments-pipeline", 1, "Recreate", settled(1)), pods);
+    let mut service = service().with(
+        deployment("ttp-processor", 1, "RollingUpdate", settled(1)),
+        vec![ready("ttp-a")],
+    );
+    let mut status = service.publish().status;
+    let healthy: Condition = read(processor);
+    status
+        .conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == "Healthy")
+        .unwrap()
+        .clone_from(&healthy);
+    service.object.status = Some(stored(status));
+    flow.processors
+        .insert(Key::new("stellar", "ttp"), Arc::new(service.object));
+    flow.heartbeats = Heartbeats::Read {
+        plane: "flowctl:8080".to_owned(),
+        evidence: ObjectEvidence {
+            ids: vec![IdEvidence {
+                id: "stellar.payments.payments-a".to_owned(),
+                pod_uid: Some("payments-a".to_owned()),
+                sign: own,
+                verified: None,
+                silent_for: Some(std::time::Duration::from_secs(36)),
+            }],
+            is_shared: false,
+            identity: None,
+        },
+    };
+    flow
+}
+
+fn fresh() -> Sign {
+    Sign::Fresh {
+        reported: Reported::Unknown,
+        is_doubtful: false,
+    }
+}
+
+fn condition_of(status: &str, reason: &str, message: &str) -> Value {
+    json!({"type": "Healthy", "status": status, "reason": reason, "message": message, "lastTransitionTime": "2026-03-01T11:00:00Z"})
+}
+
+// Whoever looks at a pipeline must be told which of its steps is dead.
+#[test]
+fn a_dead_processor_is_named_by_its_step() {
+    let processor = condition_of(
+        "False",
+        "HeartbeatStale",
+        "pod ttp-a has given no sign of life since 2026-03-01T11:59:10Z",
+    );
+    for own in [fresh(), Sign::Stale, Sign::Undecided, Sign::Unreachable] {
+        let publication = flow_with(own, processor.clone()).publish();
+        let status = &publication.status;
+        assert_eq!(told(status, ConditionType::Healthy), "False/ProcessorUnhealthy");
+        assert_eq!(told(status, ConditionType::Ready), "False/ProcessorUnhealthy");
+        assert_eq!(
+            status.why,
+            "ProcessorUnhealthy: step ttp: HeartbeatStale: pod ttp-a has given no sign of life since 2026-03-01T11:59:10Z"
+        );
+        let warnings: Vec<_> = publication.events.iter().map(|event| event.reason).collect();
+        assert_eq!(warnings, ["ProcessorUnhealthy"]);
+    }
+}
+
+// A processor that still serves is no reason to call the pipeline broken.
+#[test]
+fn a_processor_that_is_only_partly_unhealthy_leaves_it_alone() {
+    let processor = condition_of("False", "SomePodsUnhealthy", "1/3 pods are unhealthy");
+    let status = flow_with(fresh(), processor).publish().status;
+    assert_eq!(told(&status, ConditionType::Healthy), "True/HeartbeatFresh");
+    assert_eq!(told(&status, ConditionType::Ready), "True/Ready");
+}
+
+// True must mean that all of it is known to be well, except where nobody is to look.
+#[test]
+fn what_is_not_known_of_a_step_is_not_known_of_the_pipeline() {
+    for (reason, told_of) in [
+        ("ControlPlaneUnreachable", "Unknown/ControlPlaneUnreachable"),
+        ("NotRegistered", "Unknown/NotRegistered"),
+        ("NotConfigured", "True/HeartbeatFresh"),
+    ] {
+        let status = flow_with(fresh(), condition_of("Unknown", reason, "nobody knows"))
+            .publish()
+            .status;
+        assert_eq!(told(&status, ConditionType::Healthy), told_of);
+        assert_eq!(told(&status, ConditionType::Ready), "True/Ready");
+        if told_of.starts_with("Unknown") {
+            assert_eq!(
+                condition(&status, ConditionType::Healthy).message,
+                "step ttp: nobody knows"
+            );
+        }
+    }
+}
+
+// Its own trouble is told although all steps are well.
+#[test]
+fn its_own_silence_is_its_own() {
+    let well = condition_of("True", "HeartbeatFresh", "1/1 pods beat");
+    let status = flow_with(Sign::Stale, well.clone()).publish().status;
+    assert_eq!(told(&status, ConditionType::Ready), "False/HeartbeatStale");
+    assert_eq!(
+        condition(&status, ConditionType::Healthy).message,
+        "pod payments-a has given no sign of life since 2026-03-01T11:59:24Z; 0/1 pods beat"
+    );
+    let status = flow_with(fresh(), well).publish().status;
+    assert_eq!(told(&status, ConditionType::Healthy), "True/HeartbeatFresh");
+}
+
+// What is suspended on purpose is Ready, whatever its processors do.
+#[test]
+fn a_suspended_pipeline_has_no_unhealthy_steps() {
+    let processor = condition_of("False", "HeartbeatStale", "silent");
+    let mut flow = flow_with(fresh(), processor);
+    flow.object.spec.suspend = Some(true);
+    let flow = flow.with_deployment(deployment("payments-pipeline", 0, "Recreate", settled(0)), Vec::new());
+    let status = flow.publish().status;
+    assert_eq!(told(&status, ConditionType::Healthy), "Unknown/NothingRuns");
+    assert_eq!(told(&status, ConditionType::Ready), "True/Suspended");
+}
