@@ -81,12 +81,15 @@ fn detail(service: &ServiceView, verbose: bool) -> String {
         line("Version", &service.version);
         line("Description", &service.description);
         line("Endpoint", &service.endpoint);
+        line("Registered from", service.peer_address.as_deref().unwrap_or_default());
         line("Liveness", service.liveness.unwrap_or_default());
         line("Reported status", service.reported_status);
         line("Registered at", service.registered_at.as_deref().unwrap_or_default());
         let beat = service.last_heartbeat.as_deref().zip(service.beat_ago);
         let beat = beat.map(|(at, ago)| format!("{at} ({} ago)", short(ago)));
         line("Last heartbeat", beat.as_deref().unwrap_or("never"));
+        let heartbeats = service.heartbeats.map(|count| count.to_string());
+        line("Heartbeats", &heartbeats.unwrap_or_default());
         line("Input event types", &service.input_event_types.join(", "));
         line("Output event types", &service.output_event_types.join(", "));
         if service.max_inflight > 0 {

@@ -29,10 +29,16 @@ pub(crate) struct ServiceView {
     pub(crate) uptime_seconds: Option<u64>,
     pub(crate) registered_at: Option<String>,
     pub(crate) last_heartbeat: Option<String>,
+    /// Since it registered, as far as this server process took them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) heartbeats: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) liveness: Option<&'static str>,
     pub(crate) reported_status: &'static str,
     pub(crate) endpoint: String,
+    /// The address that the registration came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peer_address: Option<String>,
     pub(crate) max_inflight: i32,
     pub(crate) input_event_types: Vec<String>,
     pub(crate) output_event_types: Vec<String>,
@@ -88,6 +94,8 @@ impl ServiceView {
             config: service.metadata.get("config_file").cloned(),
             network: service.metadata.get("network").cloned(),
             endpoint: service.endpoint,
+            peer_address: Some(service.peer_address).filter(|address| !address.is_empty()),
+            heartbeats: Some(service.heartbeats),
             max_inflight: service.max_inflight,
             input_event_types: service.input_event_types,
             output_event_types: service.output_event_types,
@@ -127,6 +135,8 @@ impl ServiceView {
             config: component.metadata.get("config_file").cloned(),
             network: component.metadata.get("network").cloned(),
             endpoint: component.endpoint,
+            peer_address: None,
+            heartbeats: None,
             max_inflight: 0,
             input_event_types: component.input_event_types,
             output_event_types: component.output_event_types,

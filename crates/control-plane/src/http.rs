@@ -47,6 +47,10 @@ struct ServiceJson<'a> {
     metrics: BTreeMap<&'a str, MetricJson<'a>>,
     registered_at: String,
     last_heartbeat: Option<String>,
+    /// Beats since it registered, as far as this server process took them.
+    heartbeats: u64,
+    /// The address that the registration came from.
+    peer_address: Option<String>,
     /// Whether the apiserver stands behind whoever sent the last beat.
     verified: bool,
 }
@@ -197,6 +201,8 @@ impl<'a> ServiceJson<'a> {
                 .collect(),
             registered_at: Timestamp::from(service.registered_at).to_string(),
             last_heartbeat: service.last_heartbeat.map(|at| Timestamp::from(at).to_string()),
+            heartbeats: service.heartbeats,
+            peer_address: service.peer.map(|peer| peer.to_string()),
             verified: service.is_beat_verified,
         }
     }

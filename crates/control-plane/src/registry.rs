@@ -10,6 +10,7 @@ mod kept;
 mod metrics;
 mod model;
 mod records;
+mod roll;
 mod runs;
 mod table;
 #[cfg(test)]
@@ -20,14 +21,16 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 pub use error::RegistryError;
 pub use feed::{Change, RemovalReason, Subject, Subscription};
 pub(crate) use kept::KeptLife;
 pub use model::{
-    Beat, Beaten, Brief, Caller, History, Identity, Liveness, Metric, Origin, Pipeline, Registration, Service, Value,
+    Beat, Beaten, Brief, Caller, History, Identity, Liveness, Metric, Origin, Pipeline, Registration, Service, Sign,
+    Value,
 };
+pub use roll::{Moment, RollCall};
 pub(crate) use runs::RunNumber;
 
 use crate::clock::{Clock, SystemClock};
@@ -93,6 +96,7 @@ pub struct Registry {
     runs: Mutex<Runs>,
     alerts: Mutex<BTreeMap<String, Vec<u8>>>,
     feed: Feed,
+    roll: Mutex<Option<Arc<RollCall>>>,
     store: Store,
     budget: Arc<Budget>,
     rules: Rules,
@@ -141,6 +145,7 @@ impl Registry {
             runs: Mutex::default(),
             alerts: Mutex::new(contents.alerts.into_iter().collect()),
             feed: Feed::default(),
+            roll: Mutex::default(),
             store,
             budget: Budget::new(options.limits.history_bytes),
             rules: Rules {
@@ -198,7 +203,7 @@ impl Registry {
     ///
     /// A bound is exceeded, the registry is full, a newer pod has the id, or the disk refuses.
     pub async fn register(&self, registration: Registration, caller: Caller<'_>) -> Result<String, RegistryError> {
-        let registration = self.completed(registration, caller)?;
+        let registration = self.completed(registration)?;
         let id = registration.service_id.clone();
         let room = self.store.room(self.rules.limits.registration_bytes).await;
         let written = {
@@ -212,7 +217,7 @@ impl Registry {
     }
 
     /// Fills in what may be left out, and checks bounds.
-    fn completed(&self, mut registration: Registration, caller: Caller<'_>) -> Result<Registration, RegistryError> {
+    fn completed(&self, mut registration: Registration) -> Result<Registration, RegistryError> {
         if registration.service_id.is_empty() {
             registration.service_id = match registration.component_id.as_str() {
                 "" => self.new_service_id(&registration),
@@ -222,7 +227,6 @@ impl Registry {
         if registration.component_id.is_empty() {
             registration.component_id.clone_from(&registration.service_id);
         }
-        registration.endpoint = endpoint::complete(&registration.endpoint, caller.peer);
         registration.check(&self.rules.limits)?;
         Ok(registration)
     }
@@ -237,7 +241,7 @@ impl Registry {
         if is_new {
             self.admit()?;
         }
-        let registered = table.register(registration, caller.identity, self.now());
+        let registered = table.register(registration, caller, self.now());
         if is_new && registered.is_err() {
             self.services.fetch_sub(1, Ordering::Relaxed);
         }
@@ -285,7 +289,7 @@ impl Registry {
                 origin: Origin::Adopted,
                 ..Registration::of(id)
             };
-            let stub = self.completed(stub, caller)?;
+            let stub = self.completed(stub)?;
             let kept = self.register_in(&mut table, &stub, caller)?;
             writes.push(Write::PutService {
                 id: id.to_owned(),
@@ -377,14 +381,35 @@ impl Registry {
         self.each_table(|table| table.briefs(now, ttl).collect())
     }
 
-    /// Who has beaten at `since` or later, sorted by id, and when.
+    /// Now, as roll calls have it.
     #[must_use]
-    pub fn beats_since(&self, since: Instant) -> Vec<(String, SystemTime)> {
-        let since = millis(since.saturating_duration_since(self.opened));
-        let mut beats: Vec<_> =
-            self.each_table(|table| table.beats_since(since).map(|(id, at)| (id.to_owned(), at)).collect());
-        beats.sort_unstable();
-        beats
+    pub fn moment(&self) -> Moment {
+        Moment(self.now().steady)
+    }
+
+    /// Who has beaten when, at most half a second ago. At 100,000 services it takes some milliseconds, in which beats go on.
+    #[must_use]
+    pub fn roll_call(&self) -> Arc<RollCall> {
+        // Held during the look: those who come meanwhile get the same one.
+        let mut last = lock(&self.roll);
+        let at = self.moment();
+        if let Some(last) = &*last
+            && at.0.saturating_sub(last.at.0) < millis(roll::GOOD_FOR)
+        {
+            return Arc::clone(last);
+        }
+        let of_table = |table: &Table| table.beaten().map(|(id, since)| (id.into(), Moment(since))).collect();
+        let mut beaten = self.each_table(of_table);
+        beaten.sort_unstable();
+        let call = Arc::new(RollCall { at, beaten });
+        *last = Some(Arc::clone(&call));
+        call
+    }
+
+    /// The last beat of a service, with at most 64 numbers of `wanted` names; `None` if it is unknown or has not beaten.
+    #[must_use]
+    pub fn sign(&self, service_id: &str, wanted: impl Fn(&str) -> bool) -> Option<Sign> {
+        self.table(service_id).sign(service_id, wanted)
     }
 
     /// What a service's numbers were, at most `back` ago; `keys` empty: all of them.

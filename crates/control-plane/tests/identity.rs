@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flowctl_control_plane::{Identity, IdentityMode, ReviewError, Reviewer, Server, ServerArgs};
 use flowctl_proto::flowctl::registry::v1 as ours;
+use flowctl_proto::flowctl::registry::v1::watch_response::Event;
 use flowctl_proto::flowctl::v1::HealthStatus;
 use flowctl_proto::flowctl::{self as legacy, v1};
 use futures::FutureExt as _;
@@ -96,6 +97,38 @@ async fn mark(server: &Running, id: &str) -> Option<String> {
 
 const POD: &str = "pay-processor-6c5b8d7f9-x2x4z";
 const OWN: &str = "shop.pay.pay-processor-6c5b8d7f9-x2x4z";
+
+// The operator gives pods tokens only where they are asked for, made for the right audience; and says which evidence is proved.
+#[tokio::test]
+async fn readers_learn_what_is_asked_and_what_was_proved() {
+    for (mode, told) in [
+        (IdentityMode::Permissive, ours::IdentityMode::Permissive),
+        (IdentityMode::Required, ours::IdentityMode::Required),
+    ] {
+        let (apiserver, server) = server(mode).await;
+        let token = apiserver.token(POD, "u1");
+        claim(&server, &token, OWN).await.expect("its own");
+        let request = ours::WatchRequest {
+            beats_every: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+            ..ours::WatchRequest::default()
+        };
+        let mut events = server.ours().watch(request).await.expect("a stream").into_inner();
+        let mut started = None;
+        let verified = loop {
+            beat(&server, &token, OWN).await.expect("its own");
+            let message = tokio::time::timeout(support::LIMIT, events.message()).await.expect("in time");
+            match message.expect("no error").expect("no end").event.expect("an event") {
+                Event::Started(event) => started = Some(event),
+                Event::Beats(beats) => break beats.beats[0].verified,
+                _ => {}
+            }
+        };
+        let started = started.expect("it comes first");
+        assert_eq!((started.identity_mode(), started.token_audience.as_str()), (told, "flowctl"));
+        assert!(verified);
+        server.stop().await;
+    }
+}
 
 // Where identities are required, nobody writes for somebody else, and reading stays free.
 #[tokio::test]

@@ -150,6 +150,98 @@ async fn beats_are_sent_to_those_who_ask() {
     server.stop().await;
 }
 
+// The operator decides by these whether a pod is alive, and passes its numbers on: what it does not ask for would only cost.
+#[tokio::test]
+async fn beats_tell_who_moved_and_how_they_are() {
+    let server = start(args()).await;
+    v1_register(&server, "a").await;
+    let request = ours::GetServiceRequest {
+        service_id: "a".to_owned(),
+    };
+    let shown = server.ours().get_service(request).await.expect("registered").into_inner();
+    assert_eq!((shown.peer_address.as_str(), shown.heartbeats), ("127.0.0.1", 0));
+    let ask = |names: &[&str]| ours::WatchRequest {
+        beats_every: seconds(1),
+        beat_metrics: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..ours::WatchRequest::default()
+    };
+    let mut events = watch(&server, ask(&["n", "step.*"])).await;
+    let Event::Started(started) = news(&mut events).await else {
+        panic!("not started")
+    };
+    assert_eq!(
+        (started.identity_mode(), started.token_audience.as_str()),
+        (ours::IdentityMode::Off, "")
+    );
+    assert_eq!(service(&mut events).await.heartbeats, 0);
+    assert!(matches!(news(&mut events).await, Event::Synced(_)));
+    let numbers = [("n", "7.50"), ("step.x", "2"), ("step.y", "fine"), ("other", "3")];
+    for _ in 0..3 {
+        let beat = v1_beat("a", HealthStatus::Healthy, &numbers);
+        server.v1().heartbeat(beat).await.expect("accepted");
+    }
+    // The first beat is a change, too; a slow machine may tell the last ones later.
+    let last = loop {
+        match news(&mut events).await {
+            Event::Beats(beats) if beats.beats[0].heartbeats == 3 => break beats.beats,
+            Event::Beats(_) | Event::Service(_) => {}
+            event => panic!("{event:?}"),
+        }
+    };
+    assert_eq!((last.len(), last[0].service_id.as_str(), last[0].verified), (1, "a", false));
+    assert_eq!(
+        last[0].metrics,
+        [("n".to_owned(), 7.5), ("step.x".to_owned(), 2.0)].into()
+    );
+    v1_register(&server, "a").await;
+    let anew = loop {
+        match news(&mut events).await {
+            Event::Service(service) => break service,
+            Event::Beats(_) => {}
+            event => panic!("{event:?}"),
+        }
+    };
+    assert_eq!(anew.heartbeats, 0);
+    let too_many = server.ours().watch(ask(&["n"; 33])).await.expect_err("too many");
+    assert_eq!(too_many.code(), Code::InvalidArgument);
+    server.stop().await;
+}
+
+// gRPC clients refuse messages of more than 4 MiB: with many services a reader of beats would never get one.
+#[tokio::test]
+async fn many_beats_come_in_several_messages() {
+    const SERVICES: usize = 2_500;
+    let server = start(ServerArgs {
+        adopt_unknown: true,
+        ..args()
+    })
+    .await;
+    let request = ours::WatchRequest {
+        beats_every: seconds(1),
+        ..ours::WatchRequest::default()
+    };
+    let mut events = watch(&server, request).await;
+    let ids: Vec<String> = (0..SERVICES).map(|number| format!("s{number:04}")).collect();
+    let heartbeats = ids.iter().map(|id| ours::Heartbeat {
+        service_id: id.clone(),
+        ..ours::Heartbeat::default()
+    });
+    let batch = ours::BatchHeartbeatsRequest {
+        heartbeats: heartbeats.collect(),
+    };
+    let ack = server.ours().batch_heartbeats(batch).await.expect("an ack").into_inner();
+    assert_eq!(ack.accepted, SERVICES as u64);
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < SERVICES {
+        if let Event::Beats(beats) = news(&mut events).await {
+            assert!(beats.beats.len() <= 1_000);
+            told.extend(beats.beats.into_iter().map(|beat| beat.service_id));
+        }
+    }
+    assert!(told.iter().eq(&ids));
+    server.stop().await;
+}
+
 // A reader of one type or of one namespace must hear of its own only, also when a service becomes another.
 #[tokio::test]
 async fn a_watch_is_narrowed_by_type_and_prefix() {

@@ -1,7 +1,7 @@
 //! Evaluates alerts and tells what changed. One task: nothing here is decided in two places at once.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flowctl_proto::flowctl::v1::HealthStatus;
@@ -25,7 +25,7 @@ use super::webhook::Caller;
 use super::{About, Alert, Alerts};
 use crate::clock::{Clock as _, Now, SystemClock};
 use crate::names::{liveness_name, status_name, type_name};
-use crate::registry::{Filter, Liveness, Service, Subject};
+use crate::registry::{Filter, Liveness, Moment, Service, Subject};
 
 /// How often conditions are evaluated.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +48,8 @@ pub(crate) struct Watcher {
     touched: BTreeSet<String>,
     /// Alerts about every service that have looked at every service.
     begun: BTreeSet<String>,
-    looked: Instant,
+    /// Beats before it were looked at.
+    looked: Moment,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -135,7 +136,7 @@ impl Watcher {
             under_way: HashMap::new(),
             touched: BTreeSet::new(),
             begun: BTreeSet::new(),
-            looked: Instant::now(),
+            looked: Moment::default(),
         }
     }
 
@@ -171,7 +172,6 @@ impl Watcher {
     /// Evaluates; gives the alerts of which something has changed that is kept.
     async fn look(&mut self) -> BTreeSet<String> {
         let now = SystemClock.now();
-        let since = std::mem::replace(&mut self.looked, now.steady);
         let mut touched = std::mem::take(&mut self.touched);
         // What each alert looks at anyway: the one service that it is about, or those that it has something to say about.
         let mut own = Vec::new();
@@ -182,7 +182,9 @@ impl Watcher {
             if every().any(|(id, _)| !self.begun.contains(id)) {
                 touched.extend(self.alerts.0.registry.ids(Filter::default()));
             } else if every().any(|(_, alert)| alert.condition.metric().is_some()) {
-                touched.extend(self.alerts.0.registry.beats_since(since).into_iter().map(|(id, _)| id));
+                let roll = self.alerts.0.registry.roll_call();
+                touched.extend(roll.since(self.looked).map(|id| id.to_string()));
+                self.looked = roll.at();
             }
             if every().next().is_none() {
                 touched.clear();

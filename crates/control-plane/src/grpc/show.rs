@@ -9,7 +9,8 @@ use flowctl_proto::flowctl::v1;
 use flowctl_proto::flowctl::v1::HealthStatus;
 use prost_types::Timestamp;
 
-use crate::registry::{Identity, Liveness, Metric, Origin, Service};
+use crate::identity::IdentityMode;
+use crate::registry::{Identity, Liveness, Metric, Origin, Service, Sign};
 
 /// Property of a v1 component that says what v1's types cannot: that it is a whole pipeline.
 pub(crate) const TYPE_PROPERTY: &str = "flowctl.service_type";
@@ -157,5 +158,25 @@ pub(crate) fn service(service: &Service, ttl: prost_types::Duration) -> ours::Se
         origin: origin(registration.origin).into(),
         identity: service.identity.as_ref().map(identity),
         last_heartbeat_verified: service.is_beat_verified,
+        peer_address: service.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        heartbeats: service.heartbeats,
+    }
+}
+
+pub(crate) fn beat(service_id: String, sign: Sign) -> ours::Beat {
+    ours::Beat {
+        service_id,
+        last_heartbeat: Some(time(sign.at)),
+        heartbeats: sign.heartbeats,
+        verified: sign.is_verified,
+        metrics: sign.numbers.into_iter().collect(),
+    }
+}
+
+pub(crate) fn identity_mode(mode: IdentityMode) -> ours::IdentityMode {
+    match mode {
+        IdentityMode::Off => ours::IdentityMode::Off,
+        IdentityMode::Permissive => ours::IdentityMode::Permissive,
+        IdentityMode::Required => ours::IdentityMode::Required,
     }
 }

@@ -3,20 +3,21 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flowctl_proto::flowctl::ServiceType;
 use flowctl_proto::flowctl::registry::v1::watch_response::Event;
 use flowctl_proto::flowctl::registry::v1::{
-    Beat, Beats, RemovalReason, ServiceRemoved, WatchPing, WatchRequest, WatchResponse, WatchStarted, WatchSynced,
+    Beats, RemovalReason, ServiceRemoved, WatchPing, WatchRequest, WatchResponse, WatchStarted, WatchSynced,
 };
 use futures::Stream;
+use prost::Message as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 use tonic::Status;
 
-use super::{Shared, show};
-use crate::registry::{self, Change, Filter, Registry, Subject, Subscription};
+use super::{Lists, Shared, show};
+use crate::registry::{self, Change, Filter, Moment, Registry, Subject, Subscription};
 
 /// Between two keep-alives, if the reader names nothing.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -24,9 +25,15 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const OFTENEST: Duration = Duration::from_secs(1);
 /// Nor less often: a day, which also keeps additions to now from overflowing.
 const RAREST: Duration = Duration::from_secs(24 * 3600);
+/// Beats in one message, and their bytes, about: clients read no messages of more than 4 MiB unless they are told to.
+const BEATS: usize = 1_000;
+const BEATS_BYTES: usize = 1024 * 1024;
+/// Names of metrics that a reader may ask for.
+const METRICS: usize = 32;
 
 struct Watch {
     registry: Arc<Registry>,
+    lists: Lists,
     wanted: Wanted,
     changes: Subscription,
     revision: u64,
@@ -39,7 +46,10 @@ struct Watch {
     /// Ids that the reader has, if it wants one type only: it must hear when one of them becomes another type.
     sent: HashSet<String>,
     pings: Interval,
-    beats: Option<(Interval, Instant)>,
+    /// When to look for beats, and from which moment on.
+    beats: Option<(Interval, Moment)>,
+    /// Who has beaten and is not told yet.
+    beaten: VecDeque<Arc<str>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -47,6 +57,8 @@ struct Wanted {
     kind: ServiceType,
     id_prefix: String,
     runs: bool,
+    /// Names of metrics, and beginnings of names with a `*`.
+    metrics: Vec<String>,
 }
 
 /// Opens a watch.
@@ -56,6 +68,12 @@ pub(super) async fn open(
 ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + 'static, Status> {
     let pings = every("ping_every", request.ping_every.as_ref())?.unwrap_or(PING_EVERY);
     let beats = every("beats_every", request.beats_every.as_ref())?;
+    let longest = shared.registry.limits().metric_key_bytes;
+    if request.beat_metrics.len() > METRICS || request.beat_metrics.iter().any(|name| name.len() > longest) {
+        return Err(Status::invalid_argument(format!(
+            "beat_metrics too large: at most {METRICS} names of {longest} bytes are allowed"
+        )));
+    }
     let Ok(place) = Arc::clone(&shared.watches).try_acquire_owned() else {
         return Err(Status::resource_exhausted(
             "too many watches are open; poll ListServices, or try again later",
@@ -68,6 +86,7 @@ pub(super) async fn open(
         kind: request.r#type(),
         id_prefix: request.id_prefix,
         runs: request.runs,
+        metrics: request.beat_metrics,
     };
     let (id_prefix, runs, source) = (wanted.id_prefix.clone(), wanted.runs, Arc::clone(&registry));
     let snapshot = shared.lists.read(move || {
@@ -81,24 +100,29 @@ pub(super) async fn open(
             .chain(runs.into_iter().map(|id| Subject::Run(id.into())))
             .collect()
     });
+    let begun = registry.moment();
     let snapshot: VecDeque<_> = snapshot.await?;
     let started = WatchStarted {
         instance_id: registry.instance_id().to_owned(),
         ttl: Some(show::duration(registry.ttl())),
         persistent: registry.is_persistent(),
+        identity_mode: show::identity_mode(shared.guard.mode()).into(),
+        token_audience: shared.guard.audience().to_owned(),
     };
     let watch = Watch {
         revision: changes.since(),
         pending: VecDeque::new(),
         ready: Some(message(changes.since(), Event::Started(started))),
         registry,
+        lists: shared.lists.clone(),
         wanted,
         changes,
         snapshot,
         is_synced: false,
         sent: HashSet::new(),
         pings: ticks(pings),
-        beats: beats.map(|every| (ticks(every), Instant::now())),
+        beats: beats.map(|every| (ticks(every), begun)),
+        beaten: VecDeque::new(),
         _place: place,
     };
     Ok(futures::stream::unfold(watch, async |mut watch| {
@@ -146,10 +170,12 @@ impl Watch {
             } else if let Some(change) = self.pending.pop_front() {
                 self.revision = change.revision;
                 self.ready = self.event(&change).map(|event| message(change.revision, event));
+            } else if !self.beaten.is_empty() {
+                self.ready = self.read_beats();
             } else {
                 tokio::select! {
                     changes = self.changes.changed() => self.pending.extend(changes),
-                    () = due(&mut self.beats) => self.ready = self.read_beats(),
+                    () = due(&mut self.beats) => self.call_roll().await,
                     _ = self.pings.tick() => self.ready = Some(message(self.revision, Event::Ping(WatchPing {}))),
                 }
             }
@@ -205,25 +231,47 @@ impl Watch {
         }
     }
 
-    fn read_beats(&mut self) -> Option<WatchResponse> {
-        let (_, since) = self.beats.as_mut()?;
-        let asked = std::mem::replace(since, Instant::now());
-        let is_wanted = |id: &str| {
-            id.starts_with(&self.wanted.id_prefix)
-                && (self.wanted.kind == ServiceType::Unspecified || self.sent.contains(id))
+    /// Who has beaten since the last time.
+    async fn call_roll(&mut self) {
+        let registry = Arc::clone(&self.registry);
+        // Only at the end of the server; the stream ends with it.
+        let Ok(roll) = self.lists.read(move || registry.roll_call()).await else {
+            return;
         };
-        let beats = self
-            .registry
-            .beats_since(asked)
-            .into_iter()
-            .filter(|(id, _)| is_wanted(id));
-        let beats: Vec<_> = beats
-            .map(|(service_id, at)| Beat {
-                service_id,
-                last_heartbeat: Some(show::time(at)),
-            })
-            .collect();
+        let Some((_, since)) = &mut self.beats else { return };
+        let since = std::mem::replace(since, roll.at());
+        let is_wanted = |id: &&Arc<str>| {
+            id.starts_with(&self.wanted.id_prefix)
+                && (self.wanted.kind == ServiceType::Unspecified || self.sent.contains(id.as_ref()))
+        };
+        self.beaten = roll.since(since).filter(is_wanted).cloned().collect();
+    }
+
+    /// The next message of those who have beaten, as they are now.
+    fn read_beats(&mut self) -> Option<WatchResponse> {
+        let (mut beats, mut bytes) = (Vec::new(), 0);
+        while beats.len() < BEATS && bytes < BEATS_BYTES {
+            let Some(id) = self.beaten.pop_front() else { break };
+            // Gone since, or registered anew: that is told as a change.
+            let Some(sign) = self.registry.sign(&id, |name| self.wanted.has_metric(name)) else {
+                continue;
+            };
+            let beat = show::beat(id.to_string(), sign);
+            bytes += beat.encoded_len();
+            beats.push(beat);
+        }
         (!beats.is_empty()).then(|| message(self.revision, Event::Beats(Beats { beats })))
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn has_metric(&self, name: &str) -> bool {
+        self.metrics.iter().any(|wanted| match wanted.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == wanted,
+        })
     }
 }
 

@@ -78,6 +78,23 @@ impl Guard {
         });
     }
 
+    /// What is asked of callers.
+    pub(crate) fn mode(&self) -> IdentityMode {
+        match self.mode {
+            Mode::Off => IdentityMode::Off,
+            Mode::Permissive(_) => IdentityMode::Permissive,
+            Mode::Required(_) => IdentityMode::Required,
+        }
+    }
+
+    /// The audience that tokens must be made for; empty where nobody is asked.
+    pub(crate) fn audience(&self) -> &str {
+        match &self.mode {
+            Mode::Off => "",
+            Mode::Permissive(reviews) | Mode::Required(reviews) => reviews.audience(),
+        }
+    }
+
     /// Whether nobody is asked.
     pub(crate) fn is_off(&self) -> bool {
         matches!(self.mode, Mode::Off)

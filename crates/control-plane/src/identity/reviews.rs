@@ -76,6 +76,10 @@ impl Reviews {
         }))
     }
 
+    pub(crate) fn audience(&self) -> &str {
+        &self.0.audience
+    }
+
     /// Whose the token is. Dropping the future leaves the review under way, for the next who asks.
     pub(crate) async fn of(&self, token: &str) -> Reviewed {
         let hash: TokenHash = Sha256::digest(token).into();

@@ -2,11 +2,13 @@
 //! asks for the service. Protobuf, so that fields can be added; numbers are never reused.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use flowctl_proto::flowctl::ServiceType;
 use prost::Message;
 
-use super::model::{Identity, Origin, Registration};
+use super::endpoint;
+use super::model::{Caller, Identity, Origin, Registration};
 
 /// A registration and what the registry adds to it. The id is kept beside it.
 #[derive(Clone, PartialEq, Message)]
@@ -25,6 +27,7 @@ pub(crate) struct KeptRegistration {
     input_event_types: Vec<String>,
     #[prost(string, repeated, tag = "7")]
     output_event_types: Vec<String>,
+    /// As it was sent: with `peer` it is completed when it is read, which costs fewer bytes than to keep the address twice.
     #[prost(string, tag = "8")]
     endpoint: String,
     #[prost(int32, tag = "9")]
@@ -42,6 +45,9 @@ pub(crate) struct KeptRegistration {
     /// Uids of the pods that this registration's owner has replaced.
     #[prost(string, repeated, tag = "14")]
     pub(crate) superseded: Vec<String>,
+    /// The address that the registration came from: 4 bytes or 16, or none.
+    #[prost(bytes = "vec", tag = "15")]
+    peer: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -75,7 +81,7 @@ pub(crate) struct KeptLife {
 impl KeptRegistration {
     pub(super) fn of(
         registration: &Registration,
-        identity: Option<&Identity>,
+        caller: Caller<'_>,
         superseded: Vec<String>,
         registered_at: i64,
     ) -> Self {
@@ -101,9 +107,14 @@ impl KeptRegistration {
                 Origin::V1 => 1,
                 Origin::Adopted => 2,
             },
-            identity: identity.map(KeptIdentity::from),
+            identity: caller.identity.map(KeptIdentity::from),
             registered_at,
             superseded,
+            peer: match caller.peer.map(|peer| peer.to_canonical()) {
+                None => Vec::new(),
+                Some(IpAddr::V4(address)) => address.octets().to_vec(),
+                Some(IpAddr::V6(address)) => address.octets().to_vec(),
+            },
         }
     }
 
@@ -121,7 +132,15 @@ impl KeptRegistration {
         })
     }
 
+    /// The address that the registration came from, IPv4 where it is one.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        let bytes = self.peer.as_slice();
+        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+        v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    }
+
     pub(super) fn into_registration(self, service_id: &str) -> Registration {
+        let endpoint = endpoint::complete(&self.endpoint, self.peer());
         Registration {
             service_id: service_id.to_owned(),
             component_id: if self.component_id.is_empty() {
@@ -135,7 +154,7 @@ impl KeptRegistration {
             version: self.version,
             input_event_types: self.input_event_types,
             output_event_types: self.output_event_types,
-            endpoint: self.endpoint,
+            endpoint,
             max_inflight: self.max_inflight,
             metadata: self.metadata,
             origin: match self.origin {

@@ -201,6 +201,16 @@ impl Metrics {
         })
     }
 
+    /// At most `most` numbers of `wanted` names, sorted by name. Texts that are no numbers are passed over.
+    pub(super) fn select(&self, wanted: impl Fn(&str) -> bool, most: usize) -> Vec<(String, f64)> {
+        let of_names = self.values().filter(|(name, _)| wanted(name));
+        let numbers = of_names.filter_map(|(name, value)| match value {
+            Value::Number(found) => Some((name.to_owned(), found)),
+            Value::Text(text) => Some((name.to_owned(), number(text)?)),
+        });
+        numbers.take(most).collect()
+    }
+
     pub(super) fn read(&self) -> BTreeMap<String, Metric> {
         self.values()
             .map(|(name, value)| (name.to_owned(), value.into()))

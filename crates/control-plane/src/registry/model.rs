@@ -32,7 +32,7 @@ pub struct Registration {
     pub input_event_types: Vec<String>,
     /// Types of events that it produces.
     pub output_event_types: Vec<String>,
-    /// Where it is reached; completed from `Caller::peer` if it has no host.
+    /// Where it is reached; read from the registry, it is completed with `Service::peer` if it has no host.
     pub endpoint: String,
     /// How many events it takes at a time; 0 if it did not say.
     pub max_inflight: i32,
@@ -125,6 +125,8 @@ pub struct Service {
     pub registration: Registration,
     /// Who was proved to have registered it.
     pub identity: Option<Identity>,
+    /// The address that the registration came from, IPv4 where it is one.
+    pub peer: Option<IpAddr>,
     /// Whether it gives signs of life.
     pub liveness: Liveness,
     /// What it said last about its health; `Unknown` if it never did. Untouched by expiry.
@@ -133,10 +135,25 @@ pub struct Service {
     pub registered_at: SystemTime,
     /// When it last beat, to the millisecond; `None` if it has not since it registered.
     pub last_heartbeat: Option<SystemTime>,
+    /// Beats that this process took since it registered.
+    pub heartbeats: u64,
     /// Whether whoever sent the last beat was proved to be who registered.
     pub is_beat_verified: bool,
     /// What it measures.
     pub metrics: BTreeMap<String, Metric>,
+}
+
+/// The last sign of life of a service, without the cost of reading it whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sign {
+    /// The last beat, to the millisecond.
+    pub at: SystemTime,
+    /// Beats that this process took since the service registered.
+    pub heartbeats: u64,
+    /// Whether whoever sent it was proved to be who registered.
+    pub is_verified: bool,
+    /// The numbers that were asked for, sorted by name.
+    pub numbers: Vec<(String, f64)>,
 }
 
 /// A measurement on its way out.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use flowctl_proto::flowctl::v1::HealthStatus;
 use prost::Message as _;
@@ -15,12 +15,14 @@ use super::feed::{Change, RemovalReason};
 use super::history::{Budget, Ring};
 use super::kept::{KeptLife, KeptRegistration};
 use super::metrics::{Metrics, Names, Shapes};
-use super::model::{Beat, Beaten, Brief, History, Identity, Liveness, Registration, Service};
+use super::model::{Beat, Beaten, Brief, Caller, History, Identity, Liveness, Registration, Service, Sign};
 use super::time::{At, from_millis, millis};
 use crate::limits::Limits;
 
 /// Pods that one id remembers to have been replaced. Later ones are pods that ended long ago.
 const SUPERSEDED: usize = 8;
+/// Numbers that one sign of life carries.
+const NUMBERS: usize = 64;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ struct Record {
     since: u64,
     /// Wall: the last beat, if there was one since the registration.
     beat: Beats,
+    /// Beats since the registration, as far as this process took them.
+    heartbeats: u64,
     /// A [`KeptRegistration`].
     registration: Box<[u8]>,
     metrics: Metrics,
@@ -98,20 +102,22 @@ impl Table {
     pub(super) fn register(
         &mut self,
         registration: &Registration,
-        identity: Option<&Identity>,
+        caller: Caller<'_>,
         now: At,
     ) -> Result<Vec<u8>, RegistryError> {
         let id = registration.service_id.as_str();
         let before = self.records.get_mut(id);
-        let owner = Owner::after(before.as_ref().and_then(|record| record.owner.as_deref()), id, identity)?;
+        let owner_before = before.as_ref().and_then(|record| record.owner.as_deref());
+        let owner = Owner::after(owner_before, id, caller.identity)?;
         let superseded = owner
             .iter()
             .flat_map(|owner| &owner.superseded)
             .map(|uid| uid.to_string());
-        let kept = KeptRegistration::of(registration, identity, superseded.collect(), now.wall).encode_to_vec();
+        let kept = KeptRegistration::of(registration, caller, superseded.collect(), now.wall).encode_to_vec();
         let record = Record {
             since: now.steady,
             beat: Beats::NONE,
+            heartbeats: 0,
             registration: kept.clone().into_boxed_slice(),
             metrics: Metrics::default(),
             // Numbers of the instance before are still what the service did.
@@ -155,6 +161,7 @@ impl Table {
         record.since = now.steady;
         record.silent_before = 0;
         record.beat = Beats(now.wall);
+        record.heartbeats += 1;
         record.liveness = Liveness::Live;
         record.reported = reported;
         record.marks.set(Marks::VERIFIED, is_verified);
@@ -220,6 +227,7 @@ impl Table {
         let mut record = Record {
             since: now.steady,
             beat: life.last_heartbeat.map_or(Beats::NONE, Beats),
+            heartbeats: 0,
             service_type: Small::of(registration.service_type().into()),
             owner: Owner::restored(&registration).map(Box::new),
             registration: kept.into_boxed_slice(),
@@ -273,12 +281,22 @@ impl Table {
         })
     }
 
-    /// Who has beaten at `since` (steady, in milliseconds) or later, and when on the wall clock.
-    pub(super) fn beats_since(&self, since: u64) -> impl Iterator<Item = (&str, SystemTime)> {
-        let beaten = self.records.iter().filter(move |(_, record)| record.since >= since);
-        beaten.filter_map(|(id, record)| match record.liveness {
-            Liveness::Live => Some((id.as_ref(), from_millis(record.beat.0))),
+    /// Who has beaten and is not told to be expired, and when (steady, in milliseconds).
+    pub(super) fn beaten(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.records.iter().filter_map(|(id, record)| match record.liveness {
+            Liveness::Live => Some((id.as_ref(), record.since)),
             Liveness::Registered | Liveness::Restored | Liveness::Expired => None,
+        })
+    }
+
+    /// The last beat of a service that has beaten, with the numbers of `wanted` names.
+    pub(super) fn sign(&self, id: &str, wanted: impl Fn(&str) -> bool) -> Option<Sign> {
+        let record = self.records.get(id)?;
+        Some(Sign {
+            at: from_millis(record.beat.at()?),
+            heartbeats: record.heartbeats,
+            is_verified: record.marks.has(Marks::VERIFIED),
+            numbers: record.metrics.select(wanted, NUMBERS),
         })
     }
 
@@ -318,11 +336,13 @@ impl Record {
         let kept = KeptRegistration::decode(self.registration.as_ref()).unwrap_or_default();
         Service {
             identity: kept.identity(),
+            peer: kept.peer(),
             registered_at: from_millis(kept.registered_at),
             registration: kept.into_registration(id),
             liveness: self.liveness_at(now, ttl),
             reported: self.reported.into_enum(),
             last_heartbeat: self.beat.at().map(from_millis),
+            heartbeats: self.heartbeats,
             is_beat_verified: self.marks.has(Marks::VERIFIED),
             metrics: self.metrics.read(),
         }

@@ -98,6 +98,85 @@ async fn unknown_ids_are_refused_or_adopted() {
     );
 }
 
+// A reader with a clock of its own, or beside a server whose clock is set back, could not tell a beat from none by its time.
+#[tokio::test]
+async fn beats_are_counted_whatever_the_clock_says() {
+    let (registry, clock) = in_memory(|_| ());
+    register(&registry, "a").await;
+    let count = || registry.get("a").unwrap().heartbeats;
+    assert_eq!((count(), registry.sign("a", |_| true)), (0, None));
+    for number in 1..=3 {
+        registry.heartbeat(&beat("a", &[]), Caller::default()).unwrap();
+        clock.set_wall(SystemTime::UNIX_EPOCH);
+        assert_eq!(count(), number);
+    }
+    let refused = [("", Value::Number(1.0))];
+    registry.heartbeat(&beat("a", &refused), Caller::default()).unwrap_err();
+    assert_eq!(count(), 3);
+    register(&registry, "a").await;
+    assert_eq!(count(), 0);
+}
+
+// An id that another pod took is told by the address that its registration came from; a restart must not forget it.
+#[tokio::test]
+async fn the_address_of_a_registration_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Registry::open(options(Storage::File(folder.path().join("registry.db")))).unwrap();
+    let before = open();
+    for (id, peer) in [("v4", "10.0.0.7"), ("mapped", "::ffff:10.0.0.8"), ("v6", "fd00::7")] {
+        let registration = Registration {
+            endpoint: ":1".to_owned(),
+            ..Registration::of(id)
+        };
+        let caller = Caller {
+            peer: peer.parse().ok(),
+            identity: None,
+        };
+        before.register(registration, caller).await.unwrap();
+        before.heartbeat(&beat(id, &[]), Caller::default()).unwrap();
+    }
+    register(&before, "unknown").await;
+    before.close().await.unwrap();
+    drop(before);
+
+    let after = open();
+    for (id, peer, endpoint) in [
+        ("v4", Some("10.0.0.7"), "10.0.0.7:1"),
+        ("mapped", Some("10.0.0.8"), "10.0.0.8:1"),
+        ("v6", Some("fd00::7"), "[fd00::7]:1"),
+        ("unknown", None, ""),
+    ] {
+        let service = after.get(id).unwrap();
+        assert_eq!(service.peer, peer.map(|peer| peer.parse().unwrap()), "{id}");
+        assert_eq!(service.registration.endpoint, endpoint);
+        // Another process counts anew, and says so by its instance id.
+        assert_eq!(service.heartbeats, 0);
+    }
+}
+
+// Many readers of beats must not each hold up everybody's beats, and none may miss one.
+#[tokio::test]
+async fn readers_of_beats_share_a_look() {
+    let (registry, clock) = in_memory(|_| ());
+    for id in ["a", "b", "c"] {
+        register(&registry, id).await;
+    }
+    let hit = |id| registry.heartbeat(&beat(id, &[]), Caller::default()).unwrap();
+    hit("a");
+    let first = registry.roll_call();
+    hit("b");
+    assert!(Arc::ptr_eq(&first, &registry.roll_call()));
+    let ids = |call: &RollCall, since| call.since(since).map(|id| id.to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(&first, Moment::default()), ["a"]);
+    clock.advance(Duration::from_secs(1));
+    hit("c");
+    let second = registry.roll_call();
+    assert_eq!(ids(&second, Moment::default()), ["a", "b", "c"]);
+    clock.advance(Duration::from_secs(1));
+    hit("a");
+    assert_eq!(ids(&registry.roll_call(), second.at()), ["a", "c"]);
+}
+
 // A service that was silent while the server was down and came back must not be forgotten at its next short silence.
 #[tokio::test]
 async fn a_beat_after_a_restart_begins_the_retention_anew() {
