@@ -105,6 +105,10 @@ pub struct LimitArgs {
     #[arg(long, env = "FLOWCTL_SERVER_MAX_SERVICES", default_value_t = 200_000)]
     pub max_services: usize,
 
+    /// Bytes of the histories of metrics, all together: the largest part of the memory; services that find no room have none
+    #[arg(long, env = "FLOWCTL_SERVER_HISTORY_BYTES", default_value_t = 256 * 1024 * 1024, value_name = "BYTES")]
+    pub history_bytes: usize,
+
     /// Connections that may be open; lowered to what the limit of open files allows
     #[arg(long, env = "FLOWCTL_SERVER_MAX_CONNECTIONS", default_value_t = 20_000)]
     pub max_connections: usize,
@@ -180,6 +184,7 @@ impl Default for LimitArgs {
     fn default() -> Self {
         Self {
             max_services: 200_000,
+            history_bytes: 256 * 1024 * 1024,
             max_connections: 20_000,
             max_concurrent_streams: 256,
             max_message_bytes: 1024 * 1024,
@@ -220,7 +225,7 @@ fn ttl(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory as _, Parser};
 
     use super::*;
 
@@ -246,6 +251,72 @@ mod tests {
         assert_eq!(args.heartbeat_ttl, Duration::from_secs(90));
         assert_eq!(args.storage_type, Some(StorageType::Boltdb));
         assert!(!args.is_persistent());
+    }
+
+    /// A value for each flag that is not its default.
+    const VALUES: [(&str, &str); 25] = [
+        ("port", "1"),
+        ("address", "127.0.0.1"),
+        ("heartbeat-ttl", "31s"),
+        ("janitor-interval", "1s"),
+        ("db-path", "/data/db"),
+        ("no-persistence", "true"),
+        ("tls-cert", "c"),
+        ("tls-key", "k"),
+        ("tls-ca-cert", "a"),
+        ("storage-type", "memory"),
+        ("adopt-unknown", "true"),
+        ("retention", "1h"),
+        ("advertise-address", "flowctl.x:1"),
+        ("admin-port", "2"),
+        ("admin-address", "127.0.0.2"),
+        ("identity", "required"),
+        ("token-audience", "x"),
+        ("alert-secret-file", "s"),
+        ("max-services", "3"),
+        ("history-bytes", "4"),
+        ("max-connections", "5"),
+        ("max-concurrent-streams", "6"),
+        ("max-message-bytes", "7"),
+        ("call-timeout", "8s"),
+        ("grace-period", "9s"),
+    ];
+
+    fn variable(flag: &str) -> String {
+        format!("FLOWCTL_SERVER_{}", flag.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    // Containers are set up by variables: one that is misspelled here would be passed over in silence. They are read in a child,
+    // which is this program again, because a process cannot change its own safely.
+    #[test]
+    fn each_flag_has_its_variable() {
+        let command = Command::command();
+        let flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        assert_eq!(flags, VALUES.map(|(flag, _)| flag));
+        let line = VALUES.map(|(flag, value)| match value {
+            "true" => format!("--{flag}"),
+            value => format!("--{flag} {value}"),
+        });
+        let by_flags = parse(&format!("flowctl {}", line.join(" "))).expect("good values");
+        let child = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "args::tests::child_that_tells_its_settings",
+                "--ignored",
+                "--nocapture",
+            ])
+            .envs(VALUES.map(|(flag, value)| (variable(flag), value)))
+            .output()
+            .expect("this program runs");
+        let told = String::from_utf8_lossy(&child.stdout).into_owned();
+        assert!(told.contains(&format!("{by_flags:?}")), "{told}");
+        assert_ne!(format!("{by_flags:?}"), format!("{:?}", ServerArgs::default()));
+    }
+
+    #[test]
+    #[ignore = "the child of the test above"]
+    fn child_that_tells_its_settings() {
+        println!("{:?}", parse("flowctl").expect("good values"));
     }
 
     // The two lists of defaults would drift apart unseen.

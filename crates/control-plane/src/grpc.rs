@@ -16,10 +16,11 @@ use flowctl_proto::flowctl::control_plane_server::ControlPlaneServer;
 use flowctl_proto::flowctl::registry::v1::registry_service_server::RegistryServiceServer;
 use flowctl_proto::flowctl::v1::HealthStatus;
 use flowctl_proto::flowctl::v1::control_plane_service_server::ControlPlaneServiceServer;
-use tokio::sync::Semaphore;
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use crate::alerts::Alerts;
 use crate::identity::{Caller, Guard};
@@ -43,9 +44,19 @@ pub(crate) struct Shared {
 }
 
 /// Reading the whole registry takes memory and a processor: few may do so at a time, and never on a thread that beats
-/// wait for.
+/// wait for. Large answers take memory until their reader has them, so these are bounded, too.
 #[derive(Clone, Debug)]
-pub(crate) struct Lists(Arc<Semaphore>);
+pub(crate) struct Lists {
+    places: Arc<Semaphore>,
+    /// In KiB.
+    unsent: Arc<Semaphore>,
+}
+
+/// The room that an answer takes until it is sent: an extension of the response, which the layer around every call keeps as long as
+/// the answer's body.
+#[derive(Clone, Debug)]
+#[expect(dead_code, reason = "it is held, not read")]
+pub(crate) struct Unsent(Arc<OwnedSemaphorePermit>);
 
 /// The gRPC services of all three protocols.
 struct Protocols(Shared);
@@ -59,6 +70,9 @@ struct Origin {
 
 /// Lists at a time.
 const LISTS: usize = 4;
+/// KiB of answers that are not sent yet, and of those that take no room of it.
+const UNSENT: u32 = 64 * 1024;
+const SMALL: u32 = 64;
 /// Watches that are open at a time: each begins with the ids of all that it is to send.
 pub(crate) const WATCHES: usize = 512;
 
@@ -74,7 +88,10 @@ pub(crate) fn routes(shared: Shared, most_bytes: usize) -> Routes {
 
 impl Default for Lists {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(LISTS)))
+        Self {
+            places: Arc::new(Semaphore::new(LISTS)),
+            unsent: Arc::new(Semaphore::new(UNSENT as usize)),
+        }
     }
 }
 
@@ -83,11 +100,36 @@ impl Lists {
     pub(crate) async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
         let failed = |_| Status::internal("the registry cannot be read");
         let _place = self
-            .0
+            .places
             .acquire()
             .await
             .map_err(|_| Status::unavailable("the control plane is stopping"))?;
         tokio::task::spawn_blocking(read).await.map_err(failed)
+    }
+
+    /// Room for an answer of so many bytes; `None` for a small one, which always finds some. One that is larger than all the room
+    /// takes all of it.
+    pub(crate) fn unsent(&self, bytes: usize) -> Result<Option<Unsent>, Status> {
+        let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).min(UNSENT);
+        if kib <= SMALL {
+            return Ok(None);
+        }
+        match Arc::clone(&self.unsent).try_acquire_many_owned(kib) {
+            Ok(permit) => Ok(Some(Unsent(Arc::new(permit)))),
+            Err(_) => Err(Status::resource_exhausted(
+                "too many large answers are being read; try again later, or ask for less",
+            )),
+        }
+    }
+
+    /// The answer, with the room that it takes.
+    fn answer<T: Message>(&self, answer: T) -> Result<Response<T>, Status> {
+        let unsent = self.unsent(answer.encoded_len())?;
+        let mut response = Response::new(answer);
+        if let Some(unsent) = unsent {
+            response.extensions_mut().insert(unsent);
+        }
+        Ok(response)
     }
 }
 

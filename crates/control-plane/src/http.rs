@@ -132,9 +132,17 @@ async fn all(State(pages): State<Pages>, filter: Result<Query<Filter>, QueryReje
         };
         serde_json::to_vec(&list)
     });
-    match body.await {
-        Ok(Ok(body)) => json(body),
-        Ok(Err(_)) | Err(_) => failure(StatusCode::SERVICE_UNAVAILABLE, "the registry cannot be read now"),
+    let Ok(Ok(body)) = body.await else {
+        return failure(StatusCode::SERVICE_UNAVAILABLE, "the registry cannot be read now");
+    };
+    match pages.lists.unsent(body.len()) {
+        Ok(None) => json(body),
+        Ok(Some(unsent)) => {
+            let mut response = json(body);
+            response.extensions_mut().insert(unsent);
+            response
+        }
+        Err(status) => failure(StatusCode::SERVICE_UNAVAILABLE, status.message()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the registry takes at most. Each bound is there so that no client can make the server's memory grow without end:
-//! the sum is about `services` × 16 KiB at the very worst, and 500 bytes a service in practice.
+//! the sum is about `services` × 90 KiB at the very worst, and 500 bytes a service in practice.
 
-/// Bounds of what clients send. A message that exceeds one is refused whole; the error names the bound.
+/// Bounds of what clients send. A message that exceeds one is refused whole, and the error names the bound; of a heartbeat only the
+/// metrics that are too much are left out, because its sender is alive.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Services that are registered at a time, expired ones included.
@@ -12,7 +13,7 @@ pub struct Limits {
     pub registration_bytes: usize,
     /// Entries of metadata, of input types, and of output types.
     pub registration_entries: usize,
-    /// Metrics that one service has at a time.
+    /// Metrics that one service has at a time. A pipeline has about five for each step.
     pub metrics: usize,
     /// Bytes of the name of a metric.
     pub metric_key_bytes: usize,
@@ -37,7 +38,7 @@ impl Default for Limits {
             id_bytes: 256,
             registration_bytes: 8 * 1024,
             registration_entries: 64,
-            metrics: 128,
+            metrics: 512,
             metric_key_bytes: 128,
             metric_text_bytes: 4 * 1024,
             history_bytes: 256 * 1024 * 1024,

@@ -21,6 +21,7 @@ use crate::registry::{Beaten, Liveness, Registry};
 pub(crate) struct BeatMetrics {
     gaps: Histogram,
     revived: Counter,
+    left_out: Counter,
 }
 
 /// Counts services.
@@ -51,6 +52,7 @@ impl BeatMetrics {
                 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0, 30.0, 60.0, 300.0, 3600.0,
             ]),
             revived: Counter::default(),
+            left_out: Counter::default(),
         };
         metrics.register(|all| {
             let ours = all.sub_registry_with_prefix("flowctl_control_plane");
@@ -64,6 +66,11 @@ impl BeatMetrics {
                 "Heartbeats that ended an expiry",
                 this.revived.clone(),
             );
+            ours.register(
+                "heartbeat_metrics_left_out",
+                "Metrics of heartbeats that were left out, because a bound was exceeded or the name is empty",
+                this.left_out.clone(),
+            );
             all.register_collector(Box::new(Services(Arc::clone(registry))));
         });
         this
@@ -74,6 +81,7 @@ impl BeatMetrics {
         if beaten.was == Liveness::Expired {
             self.revived.inc();
         }
+        self.left_out.inc_by(beaten.left_out as u64);
     }
 }
 

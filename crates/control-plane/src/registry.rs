@@ -23,8 +23,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::time::MissedTickBehavior;
+
 pub use error::RegistryError;
-pub use feed::{Change, RemovalReason, Subject, Subscription};
+pub use feed::{Change, Lost, RemovalReason, Subject, Subscription};
 pub(crate) use kept::KeptLife;
 pub use model::{
     Beat, Beaten, Brief, Caller, History, Identity, Liveness, Metric, Origin, Pipeline, Registration, Service, Sign,
@@ -35,7 +37,7 @@ pub(crate) use runs::RunNumber;
 
 use crate::clock::{Clock, SystemClock};
 use crate::limits::Limits;
-use crate::store::{Room, Storage, Store, StoreError, Write};
+use crate::store::{Contents, Room, Storage, Store, StoreError, Write};
 use feed::Feed;
 use history::Budget;
 use runs::Runs;
@@ -138,13 +140,24 @@ impl Registry {
     /// As [`Registry::open`].
     pub fn open_with(options: Options, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         let (store, contents) = Store::open(&options.storage)?;
+        Self::on(store, contents, options, clock)
+    }
+
+    fn on(store: Store, contents: Contents, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         let registry = Self {
             tables: (0..TABLES).map(|_| Mutex::default()).collect(),
             places: RandomState::new(),
             services: AtomicUsize::new(contents.services.len()),
             runs: Mutex::default(),
             alerts: Mutex::new(contents.alerts.into_iter().collect()),
-            feed: Feed::default(),
+            // Room for everything at once, and for as much again that is gone.
+            feed: Feed::new(
+                options
+                    .limits
+                    .services
+                    .saturating_add(options.limits.runs)
+                    .saturating_mul(2),
+            ),
             roll: Mutex::default(),
             store,
             budget: Budget::new(options.limits.history_bytes),
@@ -241,7 +254,7 @@ impl Registry {
         if is_new {
             self.admit()?;
         }
-        let registered = table.register(registration, caller, self.now());
+        let registered = table.register(registration, caller, self.now(), self.rules.ttl);
         if is_new && registered.is_err() {
             self.services.fetch_sub(1, Ordering::Relaxed);
         }
@@ -273,8 +286,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// The id is unknown (unless such ids are adopted), a bound is exceeded, or the verified caller is not the pod that
-    /// registered last. A refused beat changes nothing.
+    /// The id is unknown (unless such ids are adopted), or the verified caller is not the pod that registered last. A refused beat
+    /// changes nothing. Metrics that exceed a bound are left out of a beat that counts.
     pub fn heartbeat(&self, beat: &Beat<'_>, caller: Caller<'_>) -> Result<Beaten, RegistryError> {
         let id = beat.service_id;
         let now = self.now();
@@ -321,7 +334,7 @@ impl Registry {
         let room = self.store.room(self.rules.limits.id_bytes).await;
         let written = {
             let mut table = self.table(service_id);
-            if !table.unregister(service_id, caller.identity)? {
+            if !table.unregister(service_id, caller.identity, self.now(), self.rules.ttl)? {
                 return Ok(false);
             }
             self.services.fetch_sub(1, Ordering::Relaxed);
@@ -434,9 +447,13 @@ impl Registry {
     /// Keeps the registry true while time passes: looks for silent services each `every` (at most 500 ms), and writes lives to
     /// disk. Runs until it is dropped.
     pub async fn maintain(&self, every: Duration) {
+        // Side by side: a disk that hangs must not hide who is silent.
+        futures::future::join(self.look_for_silence(every), self.save_often()).await;
+    }
+
+    async fn look_for_silence(&self, every: Duration) {
         let mut ticks = tokio::time::interval(every.min(TICK_AT_MOST));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut saved = Instant::now();
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             for place in 0..self.tables.len() {
@@ -444,11 +461,14 @@ impl Registry {
                 // One table takes well under a millisecond; beats go on in between.
                 tokio::task::yield_now().await;
             }
-            if saved.elapsed() >= SAVE_EVERY {
-                saved = Instant::now();
-                if let Err(error) = self.save().await {
-                    tracing::error!(%error, "cannot keep signs of life");
-                }
+        }
+    }
+
+    async fn save_often(&self) {
+        loop {
+            tokio::time::sleep(SAVE_EVERY).await;
+            if let Err(error) = self.save().await {
+                tracing::error!(%error, "cannot keep signs of life");
             }
         }
     }
@@ -482,16 +502,20 @@ impl Registry {
     /// The disk refuses.
     pub async fn save(&self) -> Result<(), StoreError> {
         for table in &self.tables {
-            let written = {
+            let (ids, written) = {
                 let mut table = lock(table);
                 let lives = table.take_unsaved();
                 if lives.is_empty() {
                     continue;
                 }
+                let ids: Vec<String> = lives.iter().map(|(id, _)| id.clone()).collect();
                 // Under the lock: a life must not reach the disk after the removal of its service.
-                self.store.write(vec![Write::Lives(lives)], Room::default())
+                (ids, self.store.write(vec![Write::Lives(lives)], Room::default()))
             };
-            written.wait().await?;
+            if let Err(error) = written.wait().await {
+                lock(table).mark_unsaved(&ids);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -508,7 +532,7 @@ impl Registry {
         self.store.close().await.and(saved)
     }
 
-    /// Why the disk takes no writes at present, for readiness.
+    /// Why the disk takes no writes at present.
     #[must_use]
     pub fn store_failure(&self) -> Option<StoreError> {
         self.store.failure()

@@ -42,7 +42,9 @@ use health::ProbeHealth;
 use listen::Listen;
 use metered::Meter;
 use metrics::{ConnectionMetrics, RpcMetrics, TlsMetrics};
-use parts::{DESCRIPTORS, alert_secret, guard, identity_mode, note_storage_type, registry_options, routes, transport};
+use parts::{
+    DESCRIPTORS, KeepAlive, alert_secret, guard, identity_mode, note_storage_type, registry_options, routes, transport,
+};
 use tls::{Tls, TlsFiles};
 use watched::Watch;
 
@@ -55,6 +57,7 @@ pub struct Server {
     args: ServerArgs,
     reviewer: Option<Arc<dyn Reviewer>>,
     retry: Retry,
+    keep_alive: KeepAlive,
 }
 
 /// Both ports are bound; `/readyz` says "not ready" until [`serve`](Self::serve).
@@ -96,6 +99,7 @@ impl Server {
             args,
             reviewer: None,
             retry: Retry::default(),
+            keep_alive: KeepAlive::default(),
         }
     }
 
@@ -112,6 +116,12 @@ impl Server {
             attempts,
             ..Retry::default()
         };
+        self
+    }
+
+    /// Pings each client after so much silence, and cuts it when it does not answer `within` so long; 30 s and 20 s otherwise.
+    pub fn keep_alive(mut self, after: Duration, within: Duration) -> Self {
+        self.keep_alive = KeepAlive { after, within };
         self
     }
 
@@ -177,15 +187,12 @@ impl Server {
                 async move { registry.maintain(every).await }
             }),
             spawn(watcher.run()),
-            spawn(disk::follow(
-                Arc::clone(&registry),
-                readiness.check("disk", "not looked at yet"),
-            )),
+            spawn(disk::follow(Arc::clone(&registry), disk::register(&metrics))),
         ];
         Ok(Bound {
             listener,
             address,
-            transport: transport(&args.limits),
+            transport: transport(&args.limits, self.keep_alive),
             routes,
             calls: RpcMetrics::register(&metrics, DESCRIPTORS),
             connections: ConnectionMetrics::register(&metrics),

@@ -76,6 +76,12 @@ impl Store {
         }
     }
 
+    /// A disk that hangs.
+    #[cfg(test)]
+    pub(crate) fn hung() -> Self {
+        Self::File(Writer::hung())
+    }
+
     /// Waits for room for so many bytes.
     pub(crate) async fn room(&self, bytes: usize) -> Room {
         match self {

@@ -116,7 +116,9 @@ async fn readers_learn_what_is_asked_and_what_was_proved() {
         let mut started = None;
         let verified = loop {
             beat(&server, &token, OWN).await.expect("its own");
-            let message = tokio::time::timeout(support::LIMIT, events.message()).await.expect("in time");
+            let message = tokio::time::timeout(support::LIMIT, events.message())
+                .await
+                .expect("in time");
             match message.expect("no error").expect("no end").event.expect("an event") {
                 Event::Started(event) => started = Some(event),
                 Event::Beats(beats) => break beats.beats[0].verified,
@@ -124,7 +126,10 @@ async fn readers_learn_what_is_asked_and_what_was_proved() {
             }
         };
         let started = started.expect("it comes first");
-        assert_eq!((started.identity_mode(), started.token_audience.as_str()), (told, "flowctl"));
+        assert_eq!(
+            (started.identity_mode(), started.token_audience.as_str()),
+            (told, "flowctl")
+        );
         assert!(verified);
         server.stop().await;
     }

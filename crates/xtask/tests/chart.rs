@@ -49,6 +49,12 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
             !manifests.contains("kind: ClusterRole\n"),
             "{values:?}: cluster-wide rights"
         );
+        // Helm writes large numbers with an exponent, unless it is told otherwise; then the control plane would not start.
+        assert_eq!(
+            manifests.contains("- server\n"),
+            manifests.contains("- --history-bytes=67108864\n"),
+            "{values:?}"
+        );
         let identity = values.iter().any(|value| value.contains("identity=required"));
         assert_eq!(
             identity,
@@ -93,6 +99,7 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
         ("controlPlane.endpoint=flowctl.x:8080", "endpoint"),
         ("controlPlane.heartbeatTtl=30", "heartbeatTtl"),
         ("controlPlane.tls.secretName=t", "caBundle"),
+        ("controlPlane.tls.caBundle=PEM", "secretName"),
         ("replicas=2,leaderElection=false", "leaderElection"),
     ] {
         let refused = template(&cluster, &chart, &["--set", wrong])

@@ -33,7 +33,7 @@ impl Kept {
                 About::One(id) => id.clone(),
             },
             condition: alert.condition_text.clone(),
-            webhook: alert.webhook.to_string(),
+            webhook: alert.webhook.reveal(),
             secret: alert.secret.as_ref().map(Secret::reveal).unwrap_or_default(),
             created_at: millis(alert.created_at),
             instances: alert.instances.keep(),

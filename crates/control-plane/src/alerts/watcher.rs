@@ -1,4 +1,5 @@
-//! Evaluates alerts and tells what changed. One task: nothing here is decided in two places at once.
+//! Evaluates alerts and tells what changed. One task: nothing here is decided in two places at once. Only what is kept of it goes
+//! to the disk beside it, so that a disk that hangs silences no alert.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::condition::State;
 use super::delivery::{Attempt, Attempted, Delivery, Retry};
@@ -25,7 +27,7 @@ use super::webhook::Caller;
 use super::{About, Alert, Alerts};
 use crate::clock::{Clock as _, Now, SystemClock};
 use crate::names::{liveness_name, status_name, type_name};
-use crate::registry::{Filter, Liveness, Moment, Service, Subject};
+use crate::registry::{Filter, Liveness, Lost, Moment, Service, Subject};
 
 /// How often conditions are evaluated.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -146,25 +148,29 @@ impl Watcher {
         let mut changes = self.alerts.0.registry.subscribe();
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What is to be kept, by id: it is written as it is when its turn comes.
+        let mut unkept = BTreeSet::new();
+        let mut keeping: Option<AbortOnDropHandle<()>> = None;
         loop {
+            if keeping.is_none() && !unkept.is_empty() {
+                let keep = keep(self.alerts.clone(), std::mem::take(&mut unkept));
+                keeping = Some(AbortOnDropHandle::new(tokio::spawn(keep)));
+            }
             tokio::select! {
                 _ = looks.tick() => {
-                    let changed = self.look().await;
+                    unkept.extend(self.look().await);
                     self.tell(&report);
-                    self.keep(changed).await;
                 }
-                changes = changes.changed() => {
-                    let ids = changes.into_iter().filter_map(|change| match change.subject {
+                changes = changes.changed() => match changes {
+                    Ok(changes) => self.touched.extend(changes.into_iter().filter_map(|change| match change.subject {
                         Subject::Service(id) => Some(id.to_string()),
                         Subject::Run(_) => None,
-                    });
-                    self.touched.extend(ids);
-                }
-                Some(attempt) = reports.recv() => {
-                    let changed = self.hear(attempt);
-                    self.keep(changed.into_iter().collect()).await;
-                }
+                    })),
+                    Err(Lost) => self.begun.clear(),
+                },
+                Some(attempt) = reports.recv() => unkept.extend(self.hear(attempt)),
                 Some(_) = self.calls.join_next() => {}
+                () = ended(&mut keeping) => keeping = None,
             }
         }
     }
@@ -305,16 +311,26 @@ impl Watcher {
             }
         }
     }
+}
 
-    async fn keep(&self, changed: BTreeSet<String>) {
-        for alert_id in changed {
-            let _disk = self.alerts.0.disk.lock().await;
-            let kept = self.alerts.alerts().get(&alert_id).map(Kept::write);
-            let Some(kept) = kept else { continue };
-            if let Err(error) = self.alerts.0.registry.keep_alert(&alert_id, kept).await {
-                tracing::error!(alert = alert_id, %error, "cannot keep what an alert has told");
-            }
+/// Writes alerts as they are now.
+async fn keep(alerts: Alerts, changed: BTreeSet<String>) {
+    for alert_id in changed {
+        let _disk = alerts.0.disk.lock().await;
+        let kept = alerts.alerts().get(&alert_id).map(Kept::write);
+        let Some(kept) = kept else { continue };
+        if let Err(error) = alerts.0.registry.keep_alert(&alert_id, kept).await {
+            tracing::error!(alert = alert_id, %error, "cannot keep what an alert has told");
         }
+    }
+}
+
+/// When a task has ended; never, if there is none.
+async fn ended(task: &mut Option<AbortOnDropHandle<()>>) {
+    match task {
+        // Its only failure is a panic, which is in the log.
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ const CALL: Duration = Duration::from_secs(10);
 const LONGEST: usize = 2048;
 
 /// An address that may be called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Webhook(Uri);
 
 /// Why an address may not be called.
@@ -54,7 +54,7 @@ pub enum WebhookError {
     #[error("the webhook has a user name or password in it; use a secret path, or check the signature instead")]
     Credentials,
     /// Link-local addresses serve the credentials of the machine in most clouds.
-    #[error("the webhook leads to {0}, a link-local or unspecified address, which is never called")]
+    #[error("the webhook leads to {0}, an address of the machine's own services, which is never called")]
     Forbidden(IpAddr),
 }
 
@@ -112,17 +112,62 @@ impl FromStr for Webhook {
     }
 }
 
-impl fmt::Display for Webhook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+impl Webhook {
+    /// For the store, and nobody else.
+    pub(crate) fn reveal(&self) -> String {
+        self.0.to_string()
     }
 }
 
-fn is_forbidden(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast() || v4.is_multicast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast(),
+/// Without path and query, which are the secret of many webhooks.
+impl fmt::Display for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.0.scheme_str().unwrap_or_default();
+        let authority = self.0.authority().map_or("", |authority| authority.as_str());
+        let rest = match self.0.path_and_query().map_or("", |rest| rest.as_str()) {
+            "" | "/" => "",
+            _ => "/…",
+        };
+        write!(f, "{scheme}://{authority}{rest}")
     }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Webhook({self})")
+    }
+}
+
+/// Addresses at which clouds tell a machine its credentials, besides the link-local ones: of AWS by IPv6, Alibaba, Oracle, Azure.
+const METADATA: [IpAddr; 4] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
+
+fn is_forbidden(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    METADATA.contains(&address)
+        || match address {
+            IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast() || v4.is_multicast(),
+            IpAddr::V6(v6) => {
+                v6.is_unicast_link_local()
+                    || v6.is_unspecified()
+                    || v6.is_multicast()
+                    || inside(v6).is_some_and(|v4| is_forbidden(v4.into()))
+            }
+        }
+}
+
+/// The IPv4 address that an IPv6 one is only another way to: by NAT64 (RFC 6052, 2.1) or by 6to4 (RFC 3056, 2).
+fn inside(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => (high, low),
+        _ => return None,
+    };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Some(Ipv4Addr::new(a, b, c, d))
 }
 
 // === impl Failure ===
@@ -282,6 +327,24 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "Secret(…)");
     }
 
+    // Reading alerts is free for everybody, and the path of a webhook is often all that protects it.
+    #[test]
+    fn paths_are_shown_to_nobody() {
+        for (given, shown) in [
+            (
+                "https://hooks.example.com/services/T0/secret?x=1",
+                "https://hooks.example.com/…",
+            ),
+            ("http://127.0.0.1:8080/?key=secret", "http://127.0.0.1:8080/…"),
+            ("http://[::1]:1/", "http://[::1]:1"),
+        ] {
+            let webhook: Webhook = given.parse().expect("an address");
+            assert_eq!(webhook.to_string(), shown);
+            assert_eq!(webhook.reveal(), given);
+            assert!(!format!("{webhook:?}").contains("secret"));
+        }
+    }
+
     // An alert must not be a way to the machine's credentials, nor show a password to whoever lists alerts.
     #[test]
     fn only_plain_addresses_are_called() {
@@ -303,6 +366,11 @@ mod tests {
             "http://[::ffff:169.254.169.254]/",
             "http://[fe80::1]/",
             "http://0.0.0.0/",
+            "http://100.100.100.200/latest/meta-data",
+            "http://168.63.129.16/machine",
+            "http://[fd00:ec2::254]/latest/meta-data",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://[2002:a9fe:a9fe::1]/",
         ] {
             assert!(bad.parse::<Webhook>().is_err(), "{bad}");
         }

@@ -57,7 +57,7 @@ impl ControlPlaneService for Protocols {
         let shown = self.0.shown();
         let matching = move |service: &Service| matches(&wanted, service).then(|| show::component(service, shown));
         let components = self.0.list(matching).await?;
-        Ok(Response::new(DiscoveryResponse { components }))
+        self.0.lists.answer(DiscoveryResponse { components })
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<()>, Status> {
@@ -88,7 +88,7 @@ impl ControlPlaneService for Protocols {
             is_wanted.then(|| show::component_status(service, shown))
         };
         let components = self.0.list(matching).await?;
-        Ok(Response::new(ListComponentsResponse { components }))
+        self.0.lists.answer(ListComponentsResponse { components })
     }
 }
 

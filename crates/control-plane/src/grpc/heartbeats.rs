@@ -151,7 +151,7 @@ impl Beats {
     async fn ask_again(&mut self) -> Result<(), Status> {
         if self.asked.elapsed() >= ASK_AGAIN {
             self.asked = Instant::now();
-            self.caller = self.shared.guard.caller(&self.metadata).await?;
+            self.caller = self.shared.guard.again(&self.caller, &self.metadata).await?;
         }
         Ok(())
     }

@@ -48,7 +48,7 @@ impl ControlPlane for Protocols {
 
     async fn list_services(&self, _: Request<()>) -> Result<Response<ServiceList>, Status> {
         let services = self.0.list(|service| Some(show::legacy_status(service))).await?;
-        Ok(Response::new(ServiceList { services }))
+        self.0.lists.answer(ServiceList { services })
     }
 
     async fn create_pipeline_run(
@@ -80,7 +80,7 @@ impl ControlPlane for Protocols {
         request: Request<ListPipelineRunsRequest>,
     ) -> Result<Response<ListPipelineRunsResponse>, Status> {
         let runs = self.0.registry.runs(request.get_ref());
-        Ok(Response::new(ListPipelineRunsResponse { runs }))
+        self.0.lists.answer(ListPipelineRunsResponse { runs })
     }
 
     async fn stop_pipeline_run(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use flowctl_proto::flowctl::ServiceType;
 use flowctl_proto::flowctl::registry::v1::registry_service_server::RegistryService;
 use flowctl_proto::flowctl::registry::v1::{
     Alert, BatchHeartbeatsRequest, CreateAlertRequest, DeleteAlertRequest, GetMetricHistoryRequest, GetServiceRequest,
@@ -9,7 +10,6 @@ use flowctl_proto::flowctl::registry::v1::{
     ListServicesRequest, ListServicesResponse, MetricHistory, MetricPoint, MetricSeries, PipelineSummary, Service,
     StopPipelineRequest, StopPipelineResponse, WatchRequest, WatchResponse,
 };
-use flowctl_proto::flowctl::{PipelineRun, ServiceType};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Protocols, heartbeats, show, watch};
@@ -40,11 +40,11 @@ impl RegistryService for Protocols {
         let registry = Arc::clone(&self.0.registry);
         let page = move || page(&registry, &request, size);
         let (services, next_page_token) = self.0.lists.read(page).await?;
-        Ok(Response::new(ListServicesResponse {
+        self.0.lists.answer(ListServicesResponse {
             services,
             next_page_token,
             instance_id: self.0.registry.instance_id().to_owned(),
-        }))
+        })
     }
 
     async fn get_service(&self, request: Request<GetServiceRequest>) -> Result<Response<Service>, Status> {
@@ -139,7 +139,7 @@ impl RegistryService for Protocols {
 
     async fn list_alerts(&self, request: Request<ListAlertsRequest>) -> Result<Response<ListAlertsResponse>, Status> {
         let alerts = self.0.alerts.list(&request.into_inner().service_id);
-        Ok(Response::new(ListAlertsResponse { alerts }))
+        self.0.lists.answer(ListAlertsResponse { alerts })
     }
 
     async fn delete_alert(&self, request: Request<DeleteAlertRequest>) -> Result<Response<()>, Status> {
@@ -154,18 +154,17 @@ impl RegistryService for Protocols {
         &self,
         _: Request<ListPipelinesRequest>,
     ) -> Result<Response<ListPipelinesResponse>, Status> {
-        let pipelines = self.0.registry.pipelines().into_iter().map(|pipeline| PipelineSummary {
+        let registry = Arc::clone(&self.0.registry);
+        let pipelines = self.0.lists.read(move || registry.pipelines()).await?;
+        let pipelines = pipelines.into_iter().map(|pipeline| PipelineSummary {
             pipeline_name: pipeline.name,
-            latest_run: Some(PipelineRun {
-                config_yaml: String::new(),
-                ..pipeline.latest_run
-            }),
+            latest_run: Some(pipeline.latest_run),
             runs: pipeline.runs,
             active_runs: pipeline.active_runs,
         });
-        Ok(Response::new(ListPipelinesResponse {
+        self.0.lists.answer(ListPipelinesResponse {
             pipelines: pipelines.collect(),
-        }))
+        })
     }
 
     async fn stop_pipeline(

@@ -160,6 +160,7 @@ pub(crate) fn service(service: &Service, ttl: prost_types::Duration) -> ours::Se
         last_heartbeat_verified: service.is_beat_verified,
         peer_address: service.peer.map(|peer| peer.to_string()).unwrap_or_default(),
         heartbeats: service.heartbeats,
+        metrics_truncated: service.are_metrics_truncated,
     }
 }
 

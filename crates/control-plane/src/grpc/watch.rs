@@ -40,6 +40,7 @@ struct Watch {
     /// What was there at the beginning and is not sent yet.
     snapshot: VecDeque<Subject>,
     is_synced: bool,
+    is_over: bool,
     /// What changed and is not sent yet. Read when its turn comes, so that it holds names and not services.
     pending: VecDeque<Change>,
     ready: Option<WatchResponse>,
@@ -119,6 +120,7 @@ pub(super) async fn open(
         changes,
         snapshot,
         is_synced: false,
+        is_over: false,
         sent: HashSet::new(),
         pings: ticks(pings),
         beats: beats.map(|every| (ticks(every), begun)),
@@ -126,8 +128,8 @@ pub(super) async fn open(
         _place: place,
     };
     Ok(futures::stream::unfold(watch, async |mut watch| {
-        let next = watch.next().await;
-        Some((Ok(next), watch))
+        let next = watch.next().await?;
+        Some((next, watch))
     }))
 }
 
@@ -155,12 +157,16 @@ fn message(revision: u64, event: Event) -> WatchResponse {
 // === impl Watch ===
 
 impl Watch {
-    async fn next(&mut self) -> WatchResponse {
+    /// What is sent next; `None` after an error.
+    async fn next(&mut self) -> Option<Result<WatchResponse, Status>> {
+        if self.is_over {
+            return None;
+        }
         loop {
             if let Some(ready) = self.ready.take() {
                 // A ping is for silence only.
                 self.pings.reset();
-                return ready;
+                return Some(Ok(ready));
             }
             if let Some(subject) = self.snapshot.pop_front() {
                 self.ready = self.read(&subject).map(|event| message(self.revision, event));
@@ -174,7 +180,13 @@ impl Watch {
                 self.ready = self.read_beats();
             } else {
                 tokio::select! {
-                    changes = self.changes.changed() => self.pending.extend(changes),
+                    changes = self.changes.changed() => match changes {
+                        Ok(changes) => self.pending.extend(changes),
+                        Err(lost) => {
+                            self.is_over = true;
+                            return Some(Err(Status::aborted(lost.to_string())));
+                        }
+                    },
                     () = due(&mut self.beats) => self.call_roll().await,
                     _ = self.pings.tick() => self.ready = Some(message(self.revision, Event::Ping(WatchPing {}))),
                 }
@@ -275,7 +287,7 @@ impl Wanted {
     }
 }
 
-async fn due(beats: &mut Option<(Interval, Instant)>) {
+async fn due(beats: &mut Option<(Interval, Moment)>) {
     match beats {
         Some((ticks, _)) => drop(ticks.tick().await),
         None => std::future::pending().await,

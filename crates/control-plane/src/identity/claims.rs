@@ -2,8 +2,8 @@
 //!
 //! A pod's own id is `<namespace>.<name>.<pod>`, where the pod's name begins with `<name>`: it cannot be another pod's,
 //! because it ends with the claimant's. `cdp-<namespace>.<name>` belongs to the pods of a Pipeline, which are known by the names
-//! that the operator gives to workloads: `<name>-pipeline-<hash>-<5>` (Deployment) and `<name>-<hash>-<5>` (Job). Names
-//! can be made up by whoever may create pods in the namespace: the namespace is the border, as it is for Secrets.
+//! that the operator gives to workloads: `<name>-pipeline-<hash>-<5>` (Deployment) and `<name>-<hash>-<5>` (Job), which Kubernetes
+//! cuts where they are long. Names can be made up by whoever may create pods in the namespace: the namespace is the border, as it is for Secrets.
 
 use std::fmt;
 
@@ -22,6 +22,8 @@ pub(crate) enum Foreign {
 const POD_SUFFIX: usize = 5;
 /// Length of the operator's revision hash, which ends the name of a Job.
 const REVISION: usize = 10;
+/// Length of the longest name that Kubernetes makes: what stands before the suffix is cut (apiserver, `SimpleNameGenerator`).
+const LONGEST_MADE: usize = 63;
 
 /// Whether the id is one of the pod's.
 pub(super) fn may_claim(identity: &Identity, id: &str) -> Result<(), Foreign> {
@@ -87,6 +89,9 @@ fn is_pipelines(id: &str, namespace: &str, pod: &str) -> bool {
     else {
         return false;
     };
+    if pod.len() == LONGEST_MADE && is_cut(after) {
+        return true;
+    }
     match after.split('-').collect::<Vec<_>>().as_slice() {
         ["", "pipeline", replica_set, suffix] => {
             is_hash(replica_set, 1..=10) && is_hash(suffix, POD_SUFFIX..=POD_SUFFIX)
@@ -94,6 +99,22 @@ fn is_pipelines(id: &str, namespace: &str, pod: &str) -> bool {
         ["", revision, suffix] => is_hash(revision, REVISION..=REVISION) && is_hash(suffix, POD_SUFFIX..=POD_SUFFIX),
         _ => false,
     }
+}
+
+/// What stands after a long name in the name of one of its pods: some of the hash, or none of it, and the suffix without a dash.
+fn is_cut(after: &str) -> bool {
+    let Some((made, suffix)) = after.split_at_checked(after.len().saturating_sub(POD_SUFFIX)) else {
+        return false;
+    };
+    let is_made = match (made.strip_prefix("-pipeline-"), made.strip_prefix('-')) {
+        (Some(replica_set), _) => is_hash(replica_set, 0..=10),
+        (None, Some(revision)) => {
+            // The operator's are hexadecimal, and so no beginning of another word of a pod's name.
+            is_hash(revision, 0..=REVISION) && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+        }
+        (None, None) => false,
+    };
+    is_made && is_hash(suffix, POD_SUFFIX..=POD_SUFFIX)
 }
 
 fn is_hash(text: &str, length: std::ops::RangeInclusive<usize>) -> bool {
@@ -133,6 +154,27 @@ mod tests {
             ("ledger.v2-0", "shop.ledger.v2.ledger.v2-0"),
         ] {
             assert_eq!(may_claim(&pod(name), id), Ok(()), "{name} {id}");
+        }
+    }
+
+    // Names of Pipelines have up to 48 characters, and then there is no room for the whole of what Kubernetes adds.
+    #[test]
+    fn pods_of_pipelines_with_long_names_may_use_their_ids() {
+        for length in 1..=48 {
+            let name = "n".repeat(length);
+            let id = format!("cdp-shop.{name}");
+            let made = |base: String| format!("{}x2x4z", &base[..base.len().min(LONGEST_MADE - POD_SUFFIX)]);
+            for pod_name in [
+                made(format!("{name}-pipeline-6c5b8d7f9-")),
+                made(format!("{name}-pipeline-6c5b8d7f9b-")),
+                made(format!("{name}-0123456789-")),
+            ] {
+                assert_eq!(may_claim(&pod(&pod_name), &id), Ok(()), "{pod_name}");
+                let shorter = format!("cdp-shop.{}", &name[1..]);
+                assert!(may_claim(&pod(&pod_name), &shorter).is_err(), "{pod_name} {shorter}");
+            }
+            let processor = made(format!("{name}-processor-6c5b8d7f9b-"));
+            assert!(may_claim(&pod(&processor), &id).is_err(), "{processor}");
         }
     }
 

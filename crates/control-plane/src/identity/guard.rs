@@ -138,6 +138,24 @@ impl Guard {
         }
     }
 
+    /// Who calls, asked again about a call that goes on. A token that has been good and is not any more ends the call, in every mode:
+    /// its sender has another one by now, and would otherwise be taken for nobody for as long as it goes on.
+    pub(crate) async fn again(&self, before: &Caller, metadata: &MetadataMap) -> Result<Caller, Status> {
+        let (Caller::Verified(_), Mode::Permissive(reviews)) = (before, &self.mode) else {
+            return self.caller(metadata).await;
+        };
+        let Some(token) = bearer(metadata) else {
+            return Ok(Caller::Unverified);
+        };
+        match timeout(PATIENCE, reviews.of(token)).await {
+            Ok(Err(error @ ReviewError::Refused(_))) => {
+                self.count("refused");
+                Err(Status::unauthenticated(error.to_string()))
+            }
+            Ok(Ok(_)) | Ok(Err(ReviewError::Unavailable(_))) | Err(_) => self.caller(metadata).await,
+        }
+    }
+
     /// The identity under which the caller may use the id; `None` when there is none and the mode allows that.
     pub(crate) fn claim<'a>(&self, caller: &'a Caller, id: &str) -> Result<Option<&'a Identity>, Status> {
         let Caller::Verified(identity) = caller else {

@@ -43,8 +43,18 @@ pub struct Subscription {
     since: u64,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Feed(Mutex<State>);
+/// The subscriber was so slow that not even the names of what changed were kept: it must read everything anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("changes were lost, because they were not read for too long; begin anew")]
+pub struct Lost;
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    state: Mutex<State>,
+    /// Subjects that may wait for one subscriber. Those that are gone count, too: without a bound, ids that come and go would fill
+    /// the memory behind a reader that has stopped.
+    most: usize,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -52,9 +62,10 @@ struct State {
     queues: Vec<Weak<Queue>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
-    pending: Mutex<HashMap<Subject, Change>>,
+    /// `None` when there were too many.
+    pending: Mutex<Option<HashMap<Subject, Change>>>,
     notify: Notify,
 }
 
@@ -97,9 +108,17 @@ impl Subject {
 // === impl Feed ===
 
 impl Feed {
+    pub(super) fn new(most: usize) -> Self {
+        let state = Mutex::default();
+        Self { state, most }
+    }
+
     pub(super) fn subscribe(&self) -> Subscription {
-        let queue = Arc::<Queue>::default();
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = Arc::new(Queue {
+            pending: Mutex::new(Some(HashMap::new())),
+            notify: Notify::new(),
+        });
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.queues.push(Arc::downgrade(&queue));
         Subscription {
             queue,
@@ -109,7 +128,7 @@ impl Feed {
 
     /// Tells every subscription, in the order of revisions.
     pub(super) fn publish(&self, changes: impl IntoIterator<Item = Change>) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let first = state.revision;
         let changes: Vec<_> = changes
             .into_iter()
@@ -127,11 +146,25 @@ impl Feed {
                 return false;
             };
             let mut pending = queue.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            pending.extend(changes.iter().map(|change| (change.subject.clone(), change.clone())));
+            if let Some(waiting) = &mut *pending {
+                waiting.extend(changes.iter().map(|change| (change.subject.clone(), change.clone())));
+                if waiting.len() > self.most {
+                    *pending = None;
+                }
+            }
             drop(pending);
             queue.notify.notify_one();
             true
         });
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    fn take(&self) -> Option<HashMap<Subject, Change>> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.replace(HashMap::new())
     }
 }
 
@@ -146,13 +179,17 @@ impl Subscription {
 
     /// Waits until something has changed, and returns all of it, by revision; each subject once, with its last change.
     /// Nothing is lost if the future is dropped.
-    pub async fn changed(&mut self) -> Vec<Change> {
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`], once, when too much has changed since the last call. What changes afterwards is told again.
+    pub async fn changed(&mut self) -> Result<Vec<Change>, Lost> {
         loop {
-            let pending = std::mem::take(&mut *self.queue.pending.lock().unwrap_or_else(PoisonError::into_inner));
-            if !pending.is_empty() {
-                let mut changes: Vec<_> = pending.into_values().collect();
+            let waiting = self.queue.take().ok_or(Lost)?;
+            if !waiting.is_empty() {
+                let mut changes: Vec<_> = waiting.into_values().collect();
                 changes.sort_by_key(|change| change.revision);
-                return changes;
+                return Ok(changes);
             }
             self.queue.notify.notified().await;
         }
@@ -166,16 +203,30 @@ mod tests {
     // A watcher that is slow in a storm must still learn the last state of every service, once, without eating memory.
     #[tokio::test]
     async fn changes_fold_while_nobody_reads() {
-        let feed = Feed::default();
+        let feed = Feed::new(2);
         feed.publish([Change::service("before")]);
         let mut subscription = feed.subscribe();
         assert_eq!(subscription.since(), 1);
         for _ in 0..1000 {
-            feed.publish([Change::service("a"), Change::run("a")]);
+            feed.publish([Change::service("a"), Change::removed("b", RemovalReason::Unregistered)]);
         }
-        feed.publish([Change::removed("b", RemovalReason::Unregistered), Change::service("b")]);
-        let changes = subscription.changed().await;
+        feed.publish([Change::service("b")]);
+        let changes = subscription.changed().await.expect("two subjects");
         let seen: Vec<_> = changes.iter().map(|change| (change.revision, change.removal)).collect();
-        assert_eq!(seen, [(2000, None), (2001, None), (2003, None)]);
+        assert_eq!(seen, [(2000, None), (2002, None)]);
+    }
+
+    // Ids that come and go behind a reader that has stopped must not fill the memory; and it must learn that it missed some.
+    #[tokio::test]
+    async fn what_is_not_read_for_too_long_is_lost_and_told() {
+        let feed = Feed::new(2);
+        let (mut slow, mut quick) = (feed.subscribe(), feed.subscribe());
+        for id in ["a", "b", "c", "d"] {
+            feed.publish([Change::removed(id, RemovalReason::Unregistered)]);
+            assert_eq!(quick.changed().await.map(|changes| changes.len()), Ok(1));
+        }
+        assert_eq!(slow.changed().await, Err(Lost));
+        feed.publish([Change::service("e")]);
+        assert_eq!(slow.changed().await.map(|changes| changes.len()), Ok(1));
     }
 }

@@ -1,5 +1,6 @@
 //! The metrics of a service, compactly: services of one kind report the same names, so the names are shared and each service
-//! keeps its numbers only. Texts are the exception and kept aside. Beats merge, a registration clears.
+//! keeps its numbers only. Texts are the exception and kept aside. Beats merge, a registration clears. What is too much is left out:
+//! who measures too much is alive all the same.
 
 #[cfg(test)]
 mod tests;
@@ -38,11 +39,13 @@ pub(super) struct Metrics {
     texts: Option<Box<BTreeMap<usize, Box<str>>>>,
 }
 
-/// Whether a beat brought new names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Names {
-    Same,
-    New,
+/// What the metrics of a beat did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Merged {
+    /// Whether there are names that were not there before.
+    pub(super) has_new_names: bool,
+    /// How many were left out, because a bound was exceeded or the name is empty.
+    pub(super) left_out: usize,
 }
 
 /// The text of a number, as `flowctl.v1` readers get it: plain where that is short, else with an exponent.
@@ -112,19 +115,10 @@ impl Metrics {
         &self.numbers
     }
 
-    /// Adds what a beat brings, or refuses it whole.
-    pub(super) fn merge(
-        &mut self,
-        incoming: &[(&str, Value<'_>)],
-        limits: &Limits,
-        shapes: &mut Shapes,
-    ) -> Result<Names, RegistryError> {
-        if incoming.is_empty() {
-            return Ok(Names::Same);
-        }
-        check_names(incoming, limits)?;
-        if self.overwrite(incoming, shapes) {
-            return Ok(Names::Same);
+    /// Adds what a beat brings, as far as there is room for it.
+    pub(super) fn merge(&mut self, incoming: &[(&str, Value<'_>)], limits: &Limits, shapes: &mut Shapes) -> Merged {
+        if incoming.is_empty() || self.overwrite(incoming, shapes) {
+            return Merged::default();
         }
         self.rebuild(incoming, limits, shapes)
     }
@@ -149,16 +143,23 @@ impl Metrics {
         true
     }
 
-    fn rebuild(
-        &mut self,
-        incoming: &[(&str, Value<'_>)],
-        limits: &Limits,
-        shapes: &mut Shapes,
-    ) -> Result<Names, RegistryError> {
+    fn rebuild(&mut self, incoming: &[(&str, Value<'_>)], limits: &Limits, shapes: &mut Shapes) -> Merged {
         let mut merged: BTreeMap<&str, Value<'_>> = self.values().collect();
         let before = merged.len();
-        merged.extend(incoming.iter().copied());
-        bound("metrics of a service", merged.len(), limits.metrics)?;
+        let mut text_bytes: usize = merged.values().map(Value::text_bytes).sum();
+        let mut left_out = 0;
+        for (name, value) in incoming {
+            let known = merged.get(name);
+            let is_name = !name.is_empty() && name.len() <= limits.metric_key_bytes;
+            let bytes = text_bytes - known.map_or(0, Value::text_bytes) + value.text_bytes();
+            let has_room = (known.is_some() || merged.len() < limits.metrics) && bytes <= limits.metric_text_bytes;
+            if is_name && has_room {
+                text_bytes = bytes;
+                merged.insert(name, *value);
+            } else {
+                left_out += 1;
+            }
+        }
 
         let numbers = merged
             .values()
@@ -169,28 +170,21 @@ impl Metrics {
             Value::Text(_) | Value::Number(_) => None,
         });
         let texts: BTreeMap<usize, Box<str>> = texts.collect();
-        let text_bytes = texts.values().map(|text| text.len()).sum();
-        bound(
-            "bytes of texts among the metrics of a service",
-            text_bytes,
-            limits.metric_text_bytes,
-        )?;
 
-        let names = if merged.len() == before {
-            Names::Same
-        } else {
-            Names::New
-        };
-        let shape = match (&self.shape, names) {
-            (Some(shape), Names::Same) => Arc::clone(shape),
-            (_, Names::Same | Names::New) => shapes.share(Shape(merged.keys().map(|name| Box::from(*name)).collect())),
+        let has_new_names = merged.len() != before;
+        let shape = match (&self.shape, has_new_names) {
+            (Some(shape), false) => Arc::clone(shape),
+            (_, false | true) => shapes.share(Shape(merged.keys().map(|name| Box::from(*name)).collect())),
         };
         *self = Self {
             shape: Some(shape),
             numbers,
             texts: (!texts.is_empty()).then(|| Box::new(texts)),
         };
-        Ok(names)
+        Merged {
+            has_new_names,
+            left_out,
+        }
     }
 
     fn values(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
@@ -218,17 +212,6 @@ impl Metrics {
     }
 }
 
-fn check_names(incoming: &[(&str, Value<'_>)], limits: &Limits) -> Result<(), RegistryError> {
-    bound("metrics of a heartbeat", incoming.len(), limits.metrics)?;
-    for (name, _) in incoming {
-        bound("bytes of the name of a metric", name.len(), limits.metric_key_bytes)?;
-        if name.is_empty() {
-            return Err(RegistryError::Missing("the name of a metric"));
-        }
-    }
-    Ok(())
-}
-
 pub(super) fn bound(what: &'static str, found: usize, limit: usize) -> Result<(), RegistryError> {
     if found > limit {
         return Err(RegistryError::TooLarge { what, found, limit });
@@ -239,6 +222,14 @@ pub(super) fn bound(what: &'static str, found: usize, limit: usize) -> Result<()
 // === impl Value ===
 
 impl Value<'_> {
+    /// What it takes of the room for texts.
+    fn text_bytes(&self) -> usize {
+        match self {
+            Value::Text(text) if self.as_number().is_none() => text.len(),
+            Value::Text(_) | Value::Number(_) => 0,
+        }
+    }
+
     /// The number, if that is all there is to it: of a text, only if writing the number gives the text again.
     fn as_number(&self) -> Option<f64> {
         match self {

@@ -103,6 +103,8 @@ pub struct Beaten {
     pub gap: Duration,
     /// What it was until now.
     pub was: Liveness,
+    /// Metrics that were left out, because a bound was exceeded or the name is empty.
+    pub left_out: usize,
 }
 
 /// What the registry knows of a service's signs of life, whatever the service says about itself.
@@ -141,6 +143,8 @@ pub struct Service {
     pub is_beat_verified: bool,
     /// What it measures.
     pub metrics: BTreeMap<String, Metric>,
+    /// Whether metrics of the last beat that brought any were left out, because a bound was exceeded or a name is empty.
+    pub are_metrics_truncated: bool,
 }
 
 /// The last sign of life of a service, without the cost of reading it whole.
@@ -190,7 +194,7 @@ pub struct History {
 pub struct Pipeline {
     /// Its name.
     pub name: String,
-    /// The newest, with its pipeline file.
+    /// The newest, without its pipeline file.
     pub latest_run: flowctl_proto::flowctl::PipelineRun,
     /// How many are kept.
     pub runs: u32,

@@ -16,11 +16,11 @@ use crate::store::Write;
 impl Registry {
     // === runs ===
 
-    /// Begins a run.
+    /// Begins a run. The oldest ended runs make room for it, and if none has ended, the oldest one is ended as failed.
     ///
     /// # Errors
     ///
-    /// The id exists, the name is missing, a bound is exceeded, too many runs have not ended, or the disk refuses.
+    /// The id exists, the name is missing, a bound is exceeded, or the disk refuses.
     pub async fn create_run(&self, request: CreatePipelineRunRequest) -> Result<PipelineRun, RegistryError> {
         let new_id = || format!("run-{:016x}", fastrand::u64(..));
         self.change_run(|runs, now| runs.create(request, new_id, now, &self.rules.limits))
@@ -83,15 +83,16 @@ impl Registry {
             if !changed.is_change {
                 return Ok(changed.run);
             }
-            self.feed.publish([Change::run(&changed.run.run_id)]);
-            let put = Write::PutRun {
-                number: changed.number,
-                kept: changed.run.encode_to_vec(),
-            };
-            (
-                changed.run,
-                self.store.write(vec![Write::RemoveRuns(changed.evicted), put], room),
-            )
+            let given_up = changed.given_up.as_ref().map(|(number, run)| (*number, run));
+            let touched: Vec<_> = given_up.into_iter().chain([(changed.number, &changed.run)]).collect();
+            self.feed
+                .publish(touched.iter().map(|(_, run)| Change::run(&run.run_id)));
+            let mut writes = vec![Write::RemoveRuns(changed.evicted)];
+            writes.extend(touched.into_iter().map(|(number, run)| Write::PutRun {
+                number,
+                kept: run.encode_to_vec(),
+            }));
+            (changed.run, self.store.write(writes, room))
         };
         written.wait().await?;
         Ok(run)
@@ -106,7 +107,7 @@ impl Registry {
         lock(&self.runs).get(run_id).cloned()
     }
 
-    /// Runs, the newest first.
+    /// Runs, the newest first; about 3 MiB of them at most.
     #[must_use]
     pub fn runs(&self, request: &ListPipelineRunsRequest) -> Vec<PipelineRun> {
         lock(&self.runs).list(request)

@@ -17,6 +17,10 @@ use crate::limits::Limits;
 
 /// Runs that a list has if it does not say how many: the existing server's number.
 const DEFAULT_LIST: usize = 10;
+/// Bytes of a list, about; more than its first run it has only up to here. gRPC clients read 4 MiB unless they are told otherwise.
+const LIST_BYTES: usize = 3 * 1024 * 1024;
+/// Why a run was ended here, and not by whoever began it.
+const GIVEN_UP: &str = "given up by the control plane: it was the oldest of too many runs that had not ended";
 
 /// The place of a run in the order of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +40,8 @@ pub(super) struct Changed {
     pub(super) number: RunNumber,
     pub(super) run: PipelineRun,
     pub(super) evicted: Vec<RunNumber>,
+    /// The one that had not ended, and was ended to make room.
+    pub(super) given_up: Option<(RunNumber, PipelineRun)>,
     /// Whether anything is different from before.
     pub(super) is_change: bool,
 }
@@ -83,40 +89,77 @@ impl Runs {
             component_ids: request.component_ids,
         };
         bound("bytes of a pipeline run", run.encoded_len(), limits.run_bytes)?;
-        let evicted = self.make_room(run.encoded_len(), limits)?;
+        let mut evicted = self.evict_ended(limits);
+        evicted.extend(self.free(run.encoded_len(), None, limits)?);
+        let given_up = match self.by_number.len() < limits.runs {
+            true => None,
+            false => self.give_up_oldest(now),
+        };
         let number = RunNumber(self.by_number.last_key_value().map_or(0, |(number, _)| number.0 + 1));
         self.restore(number, run.clone());
         Ok(Changed {
             number,
             run,
             evicted,
+            given_up,
             is_change: true,
         })
     }
 
-    /// The oldest ended runs go until there is room for one more.
-    fn make_room(&mut self, bytes: usize, limits: &Limits) -> Result<Vec<RunNumber>, RegistryError> {
+    /// The oldest ended runs go until there is a place for one more.
+    fn evict_ended(&mut self, limits: &Limits) -> Vec<RunNumber> {
+        let too_many = (self.by_number.len() + 1).saturating_sub(limits.runs);
         let ended = self.by_number.iter().filter(|(_, run)| is_final(run.status()));
-        let (mut runs, mut used) = (self.by_number.len(), self.bytes);
+        let evicted: Vec<_> = ended.map(|(number, _)| *number).take(too_many).collect();
+        self.remove(&evicted);
+        evicted
+    }
+
+    /// Runs go until there is room for so many bytes: the oldest ended ones, then the oldest. Never `but`.
+    fn free(&mut self, bytes: usize, but: Option<RunNumber>, limits: &Limits) -> Result<Vec<RunNumber>, RegistryError> {
+        let mut excess = (self.bytes + bytes).saturating_sub(limits.all_runs_bytes);
+        let of = |is_wanted: bool| {
+            let runs = self
+                .by_number
+                .iter()
+                .filter(move |(_, run)| is_final(run.status()) == is_wanted);
+            runs.filter(move |(number, _)| Some(**number) != but)
+        };
         let mut evicted = Vec::new();
-        for (number, run) in ended {
-            if runs < limits.runs && used + bytes <= limits.all_runs_bytes {
+        for (number, run) in of(true).chain(of(false)) {
+            if excess == 0 {
                 break;
             }
-            (runs, used) = (runs - 1, used - run.encoded_len());
+            excess = excess.saturating_sub(run.encoded_len());
             evicted.push(*number);
         }
-        if runs >= limits.runs || used + bytes > limits.all_runs_bytes {
+        if excess > 0 {
             return Err(RegistryError::Full {
-                what: "pipeline runs that have not ended",
-                limit: runs,
+                what: "bytes of pipeline runs",
+                limit: limits.all_runs_bytes,
             });
         }
-        for run in evicted.iter().filter_map(|number| self.by_number.remove(number)) {
+        self.remove(&evicted);
+        Ok(evicted)
+    }
+
+    fn remove(&mut self, numbers: &[RunNumber]) {
+        for run in numbers.iter().filter_map(|number| self.by_number.remove(number)) {
+            self.bytes -= run.encoded_len();
             self.by_id.remove(&run.run_id);
         }
-        self.bytes = used;
-        Ok(evicted)
+    }
+
+    /// Ends the oldest run that has not ended: whoever began it is gone, or it would be among the newer ones. It stays until the
+    /// next one needs its place, so that its end can be seen.
+    fn give_up_oldest(&mut self, now: At) -> Option<(RunNumber, PipelineRun)> {
+        let (number, run) = self.by_number.iter_mut().find(|(_, run)| !is_final(run.status()))?;
+        self.bytes -= run.encoded_len();
+        run.set_status(RunStatus::Failed);
+        run.end_time = Some(timestamp(now.wall));
+        GIVEN_UP.clone_into(&mut run.error);
+        self.bytes += run.encoded_len();
+        Some((*number, run.clone()))
     }
 
     pub(super) fn update(
@@ -153,6 +196,7 @@ impl Runs {
         let becomes = if to == RunStatus::Unknown { from } else { to };
         // A repeated report of the same end is one whose answer was lost.
         let is_repeated = is_final(from) && becomes == from && to != RunStatus::Unknown;
+        let mut evicted = Vec::new();
         if !is_repeated {
             if is_final(from) || (from == RunStatus::Running && becomes == RunStatus::Starting) {
                 let run_id = run_id.to_owned();
@@ -164,13 +208,15 @@ impl Runs {
                 run.end_time = Some(timestamp(now.wall));
             }
             bound("bytes of a pipeline run", run.encoded_len(), limits.run_bytes)?;
+            evicted = self.free(run.encoded_len().saturating_sub(bytes_before), Some(number), limits)?;
             self.bytes = self.bytes - bytes_before + run.encoded_len();
             self.by_number.insert(number, run.clone());
         }
         Ok(Changed {
             number,
             run,
-            evicted: Vec::new(),
+            evicted,
+            given_up: None,
             is_change: !is_repeated,
         })
     }
@@ -185,7 +231,7 @@ impl Runs {
         Ok((number, self.by_number.get(&number).ok_or_else(unknown)?))
     }
 
-    /// The newest first.
+    /// The newest first; as many as were asked for and fit in one answer.
     pub(super) fn list(&self, request: &ListPipelineRunsRequest) -> Vec<PipelineRun> {
         let limit = match request.limit {
             0 => DEFAULT_LIST,
@@ -195,7 +241,13 @@ impl Runs {
             (request.pipeline_name.is_empty() || run.pipeline_name == request.pipeline_name)
                 && (request.status() == RunStatus::Unknown || run.status() == request.status())
         });
-        wanted.take(limit).cloned().collect()
+        let mut bytes = 0;
+        let fitting = wanted.take(limit).take_while(|run| {
+            let is_first = bytes == 0;
+            bytes += run.encoded_len();
+            is_first || bytes <= LIST_BYTES
+        });
+        fitting.cloned().collect()
     }
 
     /// The ids of the runs that have not ended, the oldest first.
@@ -213,7 +265,19 @@ impl Runs {
         for run in self.newest_first() {
             let pipeline = by_name.entry(&run.pipeline_name).or_insert_with(|| Pipeline {
                 name: run.pipeline_name.clone(),
-                latest_run: run.clone(),
+                latest_run: PipelineRun {
+                    pipeline_id: run.pipeline_id.clone(),
+                    run_id: run.run_id.clone(),
+                    pipeline_name: run.pipeline_name.clone(),
+                    status: run.status,
+                    start_time: run.start_time,
+                    end_time: run.end_time,
+                    // The largest part, which a list of pipelines does not show.
+                    config_yaml: String::new(),
+                    metrics: run.metrics.clone(),
+                    error: run.error.clone(),
+                    component_ids: run.component_ids.clone(),
+                },
                 runs: 0,
                 active_runs: 0,
             });

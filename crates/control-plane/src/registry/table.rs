@@ -14,7 +14,7 @@ use super::error::RegistryError;
 use super::feed::{Change, RemovalReason};
 use super::history::{Budget, Ring};
 use super::kept::{KeptLife, KeptRegistration};
-use super::metrics::{Metrics, Names, Shapes};
+use super::metrics::{Metrics, Shapes};
 use super::model::{Beat, Beaten, Brief, Caller, History, Identity, Liveness, Registration, Service, Sign};
 use super::time::{At, from_millis, millis};
 use crate::limits::Limits;
@@ -70,7 +70,7 @@ struct Small(u8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Beats(i64);
 
-/// Two facts in a byte.
+/// Facts in a byte.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks(u8);
 
@@ -104,11 +104,15 @@ impl Table {
         registration: &Registration,
         caller: Caller<'_>,
         now: At,
+        ttl: Duration,
     ) -> Result<Vec<u8>, RegistryError> {
         let id = registration.service_id.as_str();
         let before = self.records.get_mut(id);
         let owner_before = before.as_ref().and_then(|record| record.owner.as_deref());
-        let owner = Owner::after(owner_before, id, caller.identity)?;
+        let was = before
+            .as_ref()
+            .map_or(Liveness::Expired, |record| record.liveness_at(now, ttl));
+        let owner = Owner::after(owner_before, id, caller.identity, was)?;
         let superseded = owner
             .iter()
             .flat_map(|owner| &owner.superseded)
@@ -145,10 +149,9 @@ impl Table {
         let id = beat.service_id;
         let unknown = || RegistryError::UnknownService(id.to_owned());
         let record = self.records.get_mut(id).ok_or_else(unknown)?;
-        let is_verified = Owner::check_beat(record.owner.as_deref(), id, identity)?;
-        let names = record.metrics.merge(beat.metrics, &rules.limits, &mut self.shapes)?;
-
         let was = record.liveness_at(now, rules.ttl);
+        let is_verified = Owner::check_beat(record.owner.as_deref(), id, identity, was)?;
+        let merged = record.metrics.merge(beat.metrics, &rules.limits, &mut self.shapes);
         let gap = Duration::from_millis(now.steady.saturating_sub(record.since));
         let reported = match beat.status {
             HealthStatus::Unknown => record.reported,
@@ -156,7 +159,8 @@ impl Table {
         };
         let is_change = was != Liveness::Live
             || reported != record.reported
-            || names == Names::New
+            || merged.has_new_names
+            || (!beat.metrics.is_empty() && (merged.left_out > 0) != record.marks.has(Marks::TRUNCATED))
             || is_verified != record.marks.has(Marks::VERIFIED);
         record.since = now.steady;
         record.silent_before = 0;
@@ -166,24 +170,37 @@ impl Table {
         record.reported = reported;
         record.marks.set(Marks::VERIFIED, is_verified);
         record.marks.set(Marks::UNSAVED, true);
+        if !beat.metrics.is_empty() {
+            record.marks.set(Marks::TRUNCATED, merged.left_out > 0);
+        }
         if rules.limits.history_bytes > 0 && !beat.metrics.is_empty() {
             let ring = record.history.get_or_insert_with(|| Box::new(Ring::new(budget)));
             ring.record(&record.metrics, now);
         }
         let revived = (was == Liveness::Expired).then(|| record.life());
         Ok(Pulse {
-            beaten: Beaten { gap, was },
+            beaten: Beaten {
+                gap,
+                was,
+                left_out: merged.left_out,
+            },
             is_change,
             revived,
         })
     }
 
     /// Removes a service; `false` if there was none.
-    pub(super) fn unregister(&mut self, id: &str, identity: Option<&Identity>) -> Result<bool, RegistryError> {
+    pub(super) fn unregister(
+        &mut self,
+        id: &str,
+        identity: Option<&Identity>,
+        now: At,
+        ttl: Duration,
+    ) -> Result<bool, RegistryError> {
         let Some(record) = self.records.get(id) else {
             return Ok(false);
         };
-        match Owner::check_beat(record.owner.as_deref(), id, identity) {
+        match Owner::check_beat(record.owner.as_deref(), id, identity, record.liveness_at(now, ttl)) {
             // It is not this pod's to remove, and to this pod it is gone.
             Err(RegistryError::RegisteredByAnother(_)) => Ok(false),
             Err(refused) => Err(refused),
@@ -258,6 +275,15 @@ impl Table {
             (id.to_string(), record.life())
         });
         taken.collect()
+    }
+
+    /// Lives that were taken and did not reach the disk are taken again.
+    pub(super) fn mark_unsaved(&mut self, ids: &[String]) {
+        for id in ids {
+            if let Some(record) = self.records.get_mut(id.as_str()) {
+                record.marks.set(Marks::UNSAVED, true);
+            }
+        }
     }
 
     pub(super) fn get(&self, id: &str, now: At, ttl: Duration) -> Option<Service> {
@@ -345,6 +371,7 @@ impl Record {
             heartbeats: self.heartbeats,
             is_beat_verified: self.marks.has(Marks::VERIFIED),
             metrics: self.metrics.read(),
+            are_metrics_truncated: self.marks.has(Marks::TRUNCATED),
         }
     }
 }
@@ -375,6 +402,8 @@ impl Marks {
     const VERIFIED: u8 = 1;
     /// Its life has changed since it was last written to disk.
     const UNSAVED: u8 = 2;
+    /// Some metrics were left out.
+    const TRUNCATED: u8 = 4;
 
     fn has(self, mark: u8) -> bool {
         self.0 & mark != 0
@@ -398,12 +427,21 @@ impl Beats {
 // === impl Owner ===
 
 impl Owner {
-    /// Who owns an id after a registration by `identity`. A pod that was replaced stays replaced, however late it registers.
-    fn after(before: Option<&Self>, id: &str, identity: Option<&Identity>) -> Result<Option<Self>, RegistryError> {
+    /// Who owns an id after a registration by `identity`. A pod that was replaced stays replaced, however late it registers,
+    /// until its successor has fallen silent: a roll-out that is taken back leaves the old pod.
+    fn after(
+        before: Option<&Self>,
+        id: &str,
+        identity: Option<&Identity>,
+        was: Liveness,
+    ) -> Result<Option<Self>, RegistryError> {
         let uid = uid(identity);
         let mut superseded = before.map(|owner| owner.superseded.clone()).unwrap_or_default();
-        if uid.is_some_and(|uid| superseded.iter().any(|replaced| **replaced == *uid)) {
-            return Err(RegistryError::Superseded(id.to_owned()));
+        if let Some(place) = superseded.iter().position(|replaced| Some(&**replaced) == uid) {
+            if was != Liveness::Expired {
+                return Err(RegistryError::Superseded(id.to_owned()));
+            }
+            superseded.remove(place);
         }
         let replaced = before.and_then(|owner| owner.pod_uid.as_deref());
         if let (Some(replaced), Some(uid)) = (replaced, uid)
@@ -429,17 +467,27 @@ impl Owner {
         (owner.pod_uid.is_some() || !owner.superseded.is_empty()).then_some(owner)
     }
 
-    /// Whether a beat is verified, or why it is refused.
-    fn check_beat(owner: Option<&Self>, id: &str, identity: Option<&Identity>) -> Result<bool, RegistryError> {
+    /// Whether a beat is verified, or why it is refused. On a registration that nobody proved to be his, no beat is.
+    fn check_beat(
+        owner: Option<&Self>,
+        id: &str,
+        identity: Option<&Identity>,
+        was: Liveness,
+    ) -> Result<bool, RegistryError> {
         let (Some(owner), Some(uid)) = (owner, uid(identity)) else {
-            return Ok(identity.is_some());
+            return Ok(false);
         };
         if owner.superseded.iter().any(|replaced| **replaced == *uid) {
-            return Err(RegistryError::Superseded(id.to_owned()));
+            return Err(match was {
+                // Its successor is silent: it may register again, and is told to.
+                Liveness::Expired => RegistryError::RegisteredByAnother(id.to_owned()),
+                Liveness::Registered | Liveness::Live | Liveness::Restored => RegistryError::Superseded(id.to_owned()),
+            });
         }
         match &owner.pod_uid {
             Some(owner) if **owner != *uid => Err(RegistryError::RegisteredByAnother(id.to_owned())),
-            Some(_) | None => Ok(true),
+            Some(_) => Ok(true),
+            None => Ok(false),
         }
     }
 }

@@ -1,29 +1,47 @@
 //! A layer that bounds the memory of messages that are not whole yet. Each is bounded by itself, and so is the number of
-//! calls; but the product of the two is more than any machine has, and a client needs no right to begin a message.
+//! calls; but the product of the two is more than any machine has, and a client needs no right to begin a message. So that nobody
+//! can keep the room from others, one peer gets a part of it, and a message that was begun must come to its end.
 
+use std::collections::HashMap;
+use std::future::Future as _;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
 /// Bytes of all unfinished messages together.
 const MOST: usize = 64 * 1024 * 1024;
+/// Bytes of those that come from one address: pods have one each.
+const MOST_OF_ONE: usize = 16 * 1024 * 1024;
 /// Bytes of each that are free: a usual message always gets through, whatever others do.
 const FREE: usize = 4 * 1024;
+/// How long a message that takes room may take, in any call.
+const WHOLE_WITHIN: Duration = Duration::from_secs(20);
 /// gRPC's frame: one byte for compression, four for the length.
 const HEADER: usize = 5;
 
 /// Makes [`Metered`] services, which share one bound.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Meter(Arc<AtomicUsize>);
+pub(crate) struct Meter(Arc<Mutex<Taken>>);
+
+/// The room that is taken.
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// By address; those that take none are not there. A peer that is not known counts as one.
+    by_peer: HashMap<Option<IpAddr>, usize>,
+}
 
 /// A service whose requests are metered.
 #[derive(Clone, Debug)]
@@ -38,6 +56,7 @@ pin_project! {
         inner: Body,
         frames: Frames,
         held: Held,
+        deadline: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -55,10 +74,17 @@ struct Frames {
 #[derive(Debug)]
 struct Held {
     meter: Meter,
+    peer: Option<IpAddr>,
     bytes: usize,
 }
 
 // === impl Meter ===
+
+impl Meter {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl<S> Layer<S> for Meter {
     type Service = Metered<S>;
@@ -86,8 +112,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
+        let info = request.extensions().get::<TcpConnectInfo>();
+        let peer = info.and_then(TcpConnectInfo::remote_addr).map(|peer| peer.ip());
         let held = Held {
             meter: self.meter.clone(),
+            peer,
             bytes: 0,
         };
         self.inner.call(request.map(|inner| {
@@ -95,6 +124,7 @@ where
                 inner,
                 frames: Frames::default(),
                 held,
+                deadline: None,
             })
         }))
     }
@@ -108,13 +138,29 @@ impl http_body::Body for MeteredBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
+        let Poll::Ready(frame) = this.inner.poll_frame(cx) else {
+            let is_late = this.deadline.as_mut().is_some_and(|at| at.as_mut().poll(cx).is_ready());
+            if !is_late {
+                return Poll::Pending;
+            }
+            this.held.set(0);
+            *this.deadline = None;
+            return Poll::Ready(Some(Err(Status::deadline_exceeded(format!(
+                "a message was begun and not finished within {} s",
+                WHOLE_WITHIN.as_secs()
+            )))));
+        };
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
             this.frames.advance(data);
             if !this.held.set(this.frames.message.saturating_sub(FREE)) {
                 return Poll::Ready(Some(Err(Status::resource_exhausted(
                     "too many large messages are being received; send it again later",
                 ))));
+            }
+            if this.held.bytes == 0 {
+                *this.deadline = None;
+            } else if this.deadline.is_none() || this.frames.is_new_since(data.len()) {
+                *this.deadline = Some(Box::pin(sleep(WHOLE_WITHIN)));
             }
         }
         Poll::Ready(frame)
@@ -132,6 +178,11 @@ impl http_body::Body for MeteredBody {
 // === impl Frames ===
 
 impl Frames {
+    /// Whether the message that is being received began in the last `bytes`.
+    fn is_new_since(&self, bytes: usize) -> bool {
+        self.header + self.message <= bytes
+    }
+
     fn advance(&mut self, mut data: &[u8]) {
         while let Some((first, rest)) = data.split_first() {
             if self.header < HEADER {
@@ -157,16 +208,21 @@ impl Frames {
 impl Held {
     /// Counts for so many bytes from now on; `false`, and as before, when that is more than there is room for.
     fn set(&mut self, bytes: usize) -> bool {
-        let all = &self.meter.0;
-        if bytes > self.bytes {
-            let more = bytes - self.bytes;
-            if all.fetch_add(more, Ordering::Relaxed) + more > MOST {
-                all.fetch_sub(more, Ordering::Relaxed);
-                return false;
-            }
-        } else {
-            all.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        if bytes == self.bytes {
+            return true;
         }
+        let mut taken = self.meter.taken();
+        let of_peer = taken.by_peer.get(&self.peer).copied().unwrap_or_default();
+        let (all, of_peer) = (taken.all - self.bytes + bytes, of_peer - self.bytes + bytes);
+        if bytes > self.bytes && (all > MOST || of_peer > MOST_OF_ONE) {
+            return false;
+        }
+        taken.all = all;
+        match of_peer {
+            0 => drop(taken.by_peer.remove(&self.peer)),
+            of_peer => drop(taken.by_peer.insert(self.peer, of_peer)),
+        }
+        drop(taken);
         self.bytes = bytes;
         true
     }
@@ -174,7 +230,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.meter.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.set(0);
     }
 }
 
@@ -203,18 +259,53 @@ mod tests {
         assert_eq!(frames.message, 195);
     }
 
+    // A peer that takes all the room would keep everybody else's larger messages out.
     #[test]
-    fn what_is_held_is_given_back() {
+    fn one_peer_gets_a_part_and_all_is_given_back() {
         let meter = Meter::default();
-        let hold = || Held {
+        let hold = |last: u8| Held {
             meter: meter.clone(),
+            peer: Some([10, 0, 0, last].into()),
             bytes: 0,
         };
-        let (mut one, mut other) = (hold(), hold());
-        assert!(one.set(MOST - 10) && other.set(10));
-        assert!(!other.set(11));
-        assert!(one.set(5) && other.set(1000));
-        drop((one, other));
-        assert_eq!(meter.0.load(Ordering::Relaxed), 0);
+        let (mut one, mut same, mut other) = (hold(1), hold(1), hold(2));
+        assert!(one.set(MOST_OF_ONE - 10) && same.set(10));
+        assert!(!same.set(11) && other.set(11));
+        assert!(one.set(5) && same.set(1000));
+        drop((one, same, other));
+        let mut all: Vec<_> = (0..4).map(hold).collect();
+        assert!(all.iter_mut().all(|held| held.set(MOST_OF_ONE)));
+        assert!(!hold(9).set(1));
+        drop(all);
+        assert_eq!(meter.taken().all, 0);
+        assert!(meter.taken().by_peer.is_empty());
+    }
+
+    // On a stream no call's time-out ends a message that was begun; it would keep its room for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_message_comes_to_its_end_in_time() {
+        use futures::StreamExt as _;
+        use http_body_util::BodyExt as _;
+
+        let meter = Meter::default();
+        let begun = Bytes::from(message(300_000)).slice(..200_000);
+        let frames = futures::stream::iter([Ok::<_, Status>(Frame::data(begun))]).chain(futures::stream::pending());
+        let mut body = MeteredBody {
+            inner: Body::new(http_body_util::StreamBody::new(frames)),
+            frames: Frames::default(),
+            held: Held {
+                meter: meter.clone(),
+                peer: None,
+                bytes: 0,
+            },
+            deadline: None,
+        };
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        assert!(meter.taken().all > 0);
+        let late = tokio::time::timeout(WHOLE_WITHIN * 2, body.frame())
+            .await
+            .expect("an end");
+        assert!(late.is_some_and(|late| late.is_err_and(|late| late.code() == tonic::Code::DeadlineExceeded)));
+        assert_eq!(meter.taken().all, 0);
     }
 }

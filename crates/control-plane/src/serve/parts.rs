@@ -22,8 +22,21 @@ use crate::registry::{Options, UnknownIds};
 use crate::store::Storage;
 
 /// Finds clients that went without a word. Pings of clients are always answered and never punished.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeepAlive {
+    pub(super) after: Duration,
+    pub(super) within: Duration,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self {
+            after: Duration::from_secs(30),
+            within: Duration::from_secs(20),
+        }
+    }
+}
+
 /// For the headers of one call: a token has two thousand bytes.
 const HEADER_BYTES: u32 = 32 * 1024;
 
@@ -36,13 +49,13 @@ pub(super) const DESCRIPTORS: &[&[u8]] = &[
 ];
 
 /// The transport: many small messages, and connections that live long.
-pub(super) fn transport(limits: &LimitArgs) -> Server {
+pub(super) fn transport(limits: &LimitArgs, keep_alive: KeepAlive) -> Server {
     Server::builder()
         .accept_http1(true)
         .timeout(limits.call_timeout)
         .max_concurrent_streams(limits.max_concurrent_streams)
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .http2_keepalive_interval(Some(keep_alive.after))
+        .http2_keepalive_timeout(Some(keep_alive.within))
         .http2_max_header_list_size(HEADER_BYTES)
 }
 
@@ -84,6 +97,7 @@ pub(super) fn registry_options(args: &ServerArgs) -> Result<Options, ServeError>
         storage,
         limits: Limits {
             services: args.limits.max_services,
+            history_bytes: args.limits.history_bytes,
             ..Limits::default()
         },
     })

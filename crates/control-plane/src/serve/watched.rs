@@ -17,6 +17,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::metrics::{Method, RpcMetrics, Shape};
+use crate::grpc::Unsent;
 
 /// Makes [`Watched`] services.
 #[derive(Clone, Debug)]
@@ -45,6 +46,7 @@ pin_project! {
         #[pin]
         inner: B,
         call: Option<Call>,
+        unsent: Option<Unsent>,
     }
 }
 
@@ -152,7 +154,7 @@ where
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(_)) | Err(_) => this.call.take(),
         };
-        let response = match polled {
+        let mut response = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(response))) => {
                 if let Some(heard) = &mut call {
@@ -179,7 +181,8 @@ where
                 failure(&status, *this.is_grpc)
             }
         };
-        Poll::Ready(Ok(response.map(|inner| WatchedBody { inner, call })))
+        let unsent = response.extensions_mut().remove();
+        Poll::Ready(Ok(response.map(|inner| WatchedBody { inner, call, unsent })))
     }
 }
 

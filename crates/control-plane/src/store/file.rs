@@ -1,7 +1,8 @@
 //! The file: its tables, its format number, and opening it with errors that say what to do.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Read as _;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -56,14 +57,11 @@ impl StoreFile {
             made.map_err(io("make the folder of"))?;
         }
         let mut options = OpenOptions::new();
-        let opened = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path);
-        let mut file = opened.map_err(io("open"))?;
+        options.read(true).write(true).mode(0o600);
+        let mut file = match options.open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Self::make(path, options.create_new(true)),
+            opened => opened.map_err(io("open"))?,
+        };
         recognise(&mut file, path)?;
         // Opened afresh: the reading above has moved the place in the file.
         let file = options.open(path).map_err(io("open"))?;
@@ -73,6 +71,30 @@ impl StoreFile {
             database,
         };
         store.check_format()?;
+        Ok(store)
+    }
+
+    /// Makes a new file under another name, which it keeps until it is whole: what a crash or a full disk leaves half made is
+    /// made anew, instead of being refused at every start.
+    fn make(path: &Path, options: &OpenOptions) -> Result<Self, StoreError> {
+        let io = |action| move |error: std::io::Error| StoreError::io(action, path, &error);
+        let mut unfinished = OsString::from(path);
+        unfinished.push(".new");
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("make")(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let file = options.open(&unfinished).map_err(io("make"))?;
+        let store = Self {
+            path: path.to_owned(),
+            database: open_database(file, path)?,
+        };
+        store.write_format()?;
+        fs::rename(&unfinished, path).map_err(io("make"))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // So that the name is there after the power failed, too.
+        let synced = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
+        synced.map_err(io("make"))?;
         Ok(store)
     }
 

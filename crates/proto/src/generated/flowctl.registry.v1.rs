@@ -70,6 +70,18 @@ pub struct Service {
     /// Whether the sender of the last beat was proved to be who registered, too.
     #[prost(bool, tag = "20")]
     pub last_heartbeat_verified: bool,
+    /// The IP address that the registration came from; empty if it is not known. Behind a proxy it is the proxy's.
+    #[prost(string, tag = "21")]
+    pub peer_address: ::prost::alloc::string::String,
+    /// How many beats this server process took since the service registered. A restart of the server begins at 0 again, with another
+    /// instance_id, and last_heartbeat may then be older than it was: it is written to disk every 30 s. Whoever finds another triple
+    /// of instance_id, registered_at and heartbeats than before knows that the service moved, whatever clocks say.
+    #[prost(uint64, tag = "22")]
+    pub heartbeats: u64,
+    /// Whether metrics of its last beats were left out: more than 512, names that are empty or longer than 128 bytes, or texts of more
+    /// than 4 KiB together. The beats counted.
+    #[prost(bool, tag = "23")]
+    pub metrics_truncated: bool,
 }
 /// A measurement.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -155,7 +167,7 @@ pub struct WatchRequest {
     /// Only ids that begin so.
     #[prost(string, tag = "2")]
     pub id_prefix: ::prost::alloc::string::String,
-    /// Send last_heartbeat of the services that have beaten, this often; unset: never. At least 1 s.
+    /// Send `beats` of the services that have beaten, this often; unset: never. At least 1 s.
     #[prost(message, optional, tag = "3")]
     pub beats_every: ::core::option::Option<::prost_types::Duration>,
     /// Send a `ping` when nothing was sent for so long; unset: 10 s. At least 1 s.
@@ -164,6 +176,10 @@ pub struct WatchRequest {
     /// Send pipeline runs, too: those that have not ended, then every change of any.
     #[prost(bool, tag = "5")]
     pub runs: bool,
+    /// Send the numbers of these metrics with beats. A name that ends with `*` stands for all names that begin like it. At most 32
+    /// names of at most 128 bytes; none: no numbers.
+    #[prost(string, repeated, tag = "6")]
+    pub beat_metrics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One thing that a watcher is told.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -215,6 +231,12 @@ pub struct WatchStarted {
     /// Whether the registry is kept on disk. If not, a new instance_id means that every registration is lost.
     #[prost(bool, tag = "3")]
     pub persistent: bool,
+    /// What this server asks of callers.
+    #[prost(enumeration = "IdentityMode", tag = "4")]
+    pub identity_mode: i32,
+    /// The audience that tokens must be made for; empty if identity_mode is OFF.
+    #[prost(string, tag = "5")]
+    pub token_audience: ::prost::alloc::string::String,
 }
 /// The end of what was there when the watch began.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -232,15 +254,15 @@ pub struct ServiceRemoved {
     #[prost(enumeration = "RemovalReason", tag = "2")]
     pub reason: i32,
 }
-/// Services that have beaten since the message of this kind before.
+/// Services that have beaten since they were last told. Many come in several messages.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Beats {
-    /// Sorted by id.
+    /// Sorted by id; at most 1,000, and about 1 MiB.
     #[prost(message, repeated, tag = "1")]
     pub beats: ::prost::alloc::vec::Vec<Beat>,
 }
 /// A sign of life.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Beat {
     /// Who.
     #[prost(string, tag = "1")]
@@ -248,6 +270,19 @@ pub struct Beat {
     /// When, by the server's clock.
     #[prost(message, optional, tag = "2")]
     pub last_heartbeat: ::core::option::Option<::prost_types::Timestamp>,
+    /// How many there were, as in Service.
+    #[prost(uint64, tag = "3")]
+    pub heartbeats: u64,
+    /// Whether its sender was proved to be who registered.
+    #[prost(bool, tag = "4")]
+    pub verified: bool,
+    /// What the service measures now, of the names that the reader asked for: the first 64 by name. Texts that are
+    /// no numbers are left out.
+    #[prost(btree_map = "string, double", tag = "5")]
+    pub metrics: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        f64,
+    >,
 }
 /// A sign of life, of either dialect.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -365,7 +400,7 @@ pub struct Alert {
     /// As it was given, for example `status != healthy` or `metric.pipeline.component_count < 3 for 1m`.
     #[prost(string, tag = "3")]
     pub condition: ::prost::alloc::string::String,
-    /// What is called.
+    /// What is called, without path and query: they may be its secret.
     #[prost(string, tag = "4")]
     pub webhook_url: ::prost::alloc::string::String,
     /// Whether calls are signed.
@@ -407,7 +442,7 @@ pub struct CreateAlertRequest {
     /// unhealthy, starting, stopping, unknown, expired; a service that only beats is healthy.
     #[prost(string, tag = "2")]
     pub condition: ::prost::alloc::string::String,
-    /// http:// or <https://.>
+    /// http:// or <https://;> no address that is link-local or tells a machine its credentials.
     #[prost(string, tag = "3")]
     pub webhook_url: ::prost::alloc::string::String,
     /// Signs calls: HMAC-SHA256. Kept by the server, never told again.
@@ -549,6 +584,43 @@ impl Origin {
             "ORIGIN_LEGACY" => Some(Self::Legacy),
             "ORIGIN_V1" => Some(Self::V1),
             "ORIGIN_ADOPTED" => Some(Self::Adopted),
+            _ => None,
+        }
+    }
+}
+/// What a server asks of callers that write. Reading is free in every mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum IdentityMode {
+    /// A server that does not tell.
+    Unspecified = 0,
+    /// Tokens are not looked at.
+    Off = 1,
+    /// Tokens are checked; who shows no good one is served too, and marked as unverified.
+    Permissive = 2,
+    /// Who shows no good token cannot write.
+    Required = 3,
+}
+impl IdentityMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "IDENTITY_MODE_UNSPECIFIED",
+            Self::Off => "IDENTITY_MODE_OFF",
+            Self::Permissive => "IDENTITY_MODE_PERMISSIVE",
+            Self::Required => "IDENTITY_MODE_REQUIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "IDENTITY_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "IDENTITY_MODE_OFF" => Some(Self::Off),
+            "IDENTITY_MODE_PERMISSIVE" => Some(Self::Permissive),
+            "IDENTITY_MODE_REQUIRED" => Some(Self::Required),
             _ => None,
         }
     }
@@ -772,6 +844,7 @@ pub mod registry_service_client {
         ///
         /// A reader keeps what it was sent before a stream broke, and drops what a new stream has not named when `synced` comes.
         /// What changes faster than a reader reads folds into its last state. RESOURCE_EXHAUSTED: too many watches are open.
+        /// ABORTED: the reader was too slow for that, too; open another one.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -1054,6 +1127,7 @@ pub mod registry_service_server {
         ///
         /// A reader keeps what it was sent before a stream broke, and drops what a new stream has not named when `synced` comes.
         /// What changes faster than a reader reads folds into its last state. RESOURCE_EXHAUSTED: too many watches are open.
+        /// ABORTED: the reader was too slow for that, too; open another one.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,

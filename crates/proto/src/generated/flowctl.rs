@@ -216,7 +216,7 @@ pub struct ListPipelineRunsRequest {
     /// Only those in this state, unless it is UNKNOWN.
     #[prost(enumeration = "RunStatus", tag = "2")]
     pub status: i32,
-    /// At most so many; 0 means 10, and a negative number all.
+    /// At most so many; 0 means 10, and a negative number all. Here: the newest of them that fit in about 3 MiB.
     #[prost(int32, tag = "3")]
     pub limit: i32,
 }

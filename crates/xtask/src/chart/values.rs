@@ -121,6 +121,8 @@ pub struct ControlPlane {
     /// How long an expired service is kept.
     #[schemars(regex(pattern = DURATION))]
     pub retention: String,
+    /// Bytes of the histories of metrics; half of the memory limit at most.
+    pub history_bytes: u64,
     /// Whether tokens of callers are checked.
     pub identity: Identity,
     /// A volume for registrations, runs and alerts.

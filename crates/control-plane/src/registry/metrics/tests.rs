@@ -5,7 +5,7 @@ use super::*;
 fn merged(beats: &[&[(&str, Value<'_>)]]) -> BTreeMap<String, Metric> {
     let (mut metrics, mut shapes) = (Metrics::default(), Shapes::default());
     for beat in beats {
-        metrics.merge(beat, &Limits::default(), &mut shapes).unwrap();
+        assert_eq!(metrics.merge(beat, &Limits::default(), &mut shapes).left_out, 0);
     }
     metrics.read()
 }
@@ -73,34 +73,45 @@ fn beats_add_to_each_other_in_any_order() {
     assert_eq!(read, BTreeMap::from(wanted));
 }
 
-// A refused beat must change nothing, and a flood of names must not grow the server.
+// A flood of names must not grow the server, and must not keep out what there is room for.
 #[test]
-fn bounds_refuse_the_whole_beat() {
+fn what_is_too_much_is_left_out() {
     let limits = Limits {
-        metrics: 2,
+        metrics: 3,
         metric_key_bytes: 3,
         metric_text_bytes: 4,
         ..Limits::default()
     };
     let (mut metrics, mut shapes) = (Metrics::default(), Shapes::default());
-    metrics
-        .merge(
-            &[("a", Value::Number(1.0)), ("b", Value::Text("four"))],
-            &limits,
-            &mut shapes,
-        )
-        .unwrap();
-    let before = metrics.read();
-    for beat in [
-        &[("a", Value::Number(2.0)), ("c", Value::Number(2.0))][..],
-        &[("a", Value::Number(2.0)), ("long", Value::Number(2.0))],
-        &[("a", Value::Number(2.0)), ("", Value::Number(2.0))],
-        &[("a", Value::Text("and five"))],
-        &[("a", Value::Text("x"))],
+    let first = [("a", Value::Number(1.0)), ("b", Value::Text("four"))];
+    assert_eq!(metrics.merge(&first, &limits, &mut shapes).left_out, 0);
+    for (beat, left_out) in [
+        (&[("a", Value::Number(2.0)), ("long", Value::Number(2.0))][..], 1),
+        (&[("a", Value::Number(3.0)), ("", Value::Number(2.0))], 1),
+        (&[("b", Value::Text("and five")), ("a", Value::Number(4.0))], 1),
+        (&[("c", Value::Text("x")), ("a", Value::Number(5.0))], 1),
+        (
+            &[
+                ("c", Value::Number(2.0)),
+                ("d", Value::Number(2.0)),
+                ("e", Value::Number(2.0)),
+            ],
+            2,
+        ),
+        (
+            &[
+                ("b", Value::Text("x")),
+                ("c", Value::Text("yyy")),
+                ("a", Value::Number(6.0)),
+            ],
+            0,
+        ),
     ] {
-        assert!(metrics.merge(beat, &limits, &mut shapes).is_err(), "{beat:?}");
-        assert_eq!(metrics.read(), before);
+        assert_eq!(metrics.merge(beat, &limits, &mut shapes).left_out, left_out, "{beat:?}");
     }
+    let read = metrics.read();
+    let read: Vec<_> = read.iter().map(|(name, metric)| format!("{name}={metric}")).collect();
+    assert_eq!(read, ["a=6", "b=x", "c=yyy"]);
 }
 
 // The names are most of a service's memory: two of a kind must share them, and the last one takes them with it.
@@ -113,15 +124,12 @@ fn names_are_shared_and_forgotten() {
         &[("a", Value::Number(1.0)), ("b", Value::Number(1.0))],
         &limits,
         &mut shapes,
-    )
-    .unwrap();
-    other
-        .merge(
-            &[("b", Value::Number(2.0)), ("a", Value::Number(2.0))],
-            &limits,
-            &mut shapes,
-        )
-        .unwrap();
+    );
+    other.merge(
+        &[("b", Value::Number(2.0)), ("a", Value::Number(2.0))],
+        &limits,
+        &mut shapes,
+    );
     assert!(Arc::ptr_eq(one.shape().unwrap(), other.shape().unwrap()));
     drop((one, other));
     shapes.sweep();

@@ -241,7 +241,7 @@ impl Subject {
                 *self = Self::open(self.storage.clone(), Arc::clone(&self.clock));
             }
         }
-        if let Some(changes) = self.subscription.changed().now_or_never() {
+        if let Some(changes) = self.subscription.changed().now_or_never().and_then(Result::ok) {
             let ids: Vec<_> = changes.iter().map(|change| change.subject.id()).collect();
             self.look(&ids);
         }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use flowctl_proto::flowctl::{
     CreatePipelineRunRequest, ListPipelineRunsRequest, RunMetrics, RunStatus, UpdatePipelineRunRequest,
 };
+use futures::FutureExt as _;
 use tonic::Code;
 
 use super::*;
@@ -74,6 +75,59 @@ async fn a_replaced_pod_is_refused_whatever_it_does() {
     assert!(registry.unregister(id, caller(&newest)).await.unwrap());
 }
 
+// A roll-out that was taken back leaves the old pod, and it must be heard again; but not before its successor is silent.
+#[tokio::test]
+async fn a_replaced_pod_returns_when_its_successor_is_silent() {
+    let (registry, clock) = in_memory(|_| ());
+    let (old, new) = (pod("1"), pod("2"));
+    let id = "cdp-shop.pay";
+    registry.register(Registration::of(id), caller(&old)).await.unwrap();
+    registry.register(Registration::of(id), caller(&new)).await.unwrap();
+    clock.advance(TTL);
+    let beat_of = |pod: &Identity| registry.heartbeat(&beat(id, &[]), caller(pod));
+    assert_eq!(code(beat_of(&old)), Code::FailedPrecondition);
+    clock.advance(Duration::from_millis(1));
+    // It is told to register, as after any other loss.
+    assert_eq!(code(beat_of(&old)), Code::NotFound);
+    registry.register(Registration::of(id), caller(&old)).await.unwrap();
+    beat_of(&old).unwrap();
+    assert!(registry.get(id).unwrap().is_beat_verified);
+    assert_eq!(code(beat_of(&new)), Code::FailedPrecondition);
+}
+
+// Anybody may register where identities are permissive: a proved beat afterwards says nothing about what was registered.
+#[tokio::test]
+async fn a_registration_that_nobody_proved_is_never_verified() {
+    let (registry, _) = in_memory(|_| ());
+    register(&registry, "a").await;
+    let proved = pod("1");
+    registry.heartbeat(&beat("a", &[]), caller(&proved)).unwrap();
+    let service = registry.get("a").unwrap();
+    assert_eq!((service.identity, service.is_beat_verified), (None, false));
+    registry.register(Registration::of("a"), caller(&proved)).await.unwrap();
+    registry.heartbeat(&beat("a", &[]), caller(&proved)).unwrap();
+    assert!(registry.get("a").unwrap().is_beat_verified);
+}
+
+// A pipeline of many steps measures more than anybody needs; refused whole, it would count as dead.
+#[tokio::test]
+async fn who_measures_too_much_is_alive() {
+    let (registry, clock) = in_memory(|options| options.limits.metrics = 2);
+    register(&registry, "a").await;
+    let mut changes = registry.subscribe();
+    let numbers = ["x", "y", "z"].map(|name| (name, Value::Number(1.0)));
+    for (metrics, left_out) in [(&numbers[..], 1), (&[], 0), (&numbers, 1), (&numbers[..2], 0)] {
+        clock.advance(Duration::from_secs(20));
+        let beaten = registry.heartbeat(&beat("a", metrics), Caller::default()).unwrap();
+        assert_eq!(beaten.left_out, left_out);
+        let service = registry.get("a").unwrap();
+        assert_eq!(service.metrics.keys().collect::<Vec<_>>(), ["x", "y"]);
+        // A beat without metrics says nothing about them.
+        assert_eq!(service.are_metrics_truncated, metrics.len() != 2);
+    }
+    assert_eq!(changes.changed().await.unwrap().len(), 1);
+}
+
 // cdp-pipeline-workflow never registers again: after a lost registry it would be invisible until it is restarted.
 #[tokio::test]
 async fn unknown_ids_are_refused_or_adopted() {
@@ -110,9 +164,6 @@ async fn beats_are_counted_whatever_the_clock_says() {
         clock.set_wall(SystemTime::UNIX_EPOCH);
         assert_eq!(count(), number);
     }
-    let refused = [("", Value::Number(1.0))];
-    registry.heartbeat(&beat("a", &refused), Caller::default()).unwrap_err();
-    assert_eq!(count(), 3);
     register(&registry, "a").await;
     assert_eq!(count(), 0);
 }
@@ -152,6 +203,36 @@ async fn the_address_of_a_registration_is_kept() {
         // Another process counts anew, and says so by its instance id.
         assert_eq!(service.heartbeats, 0);
     }
+}
+
+// A disk that hangs (a volume whose server is away) must not make the silent look alive.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_hides_no_silence() {
+    let clock = Arc::<ManualClock>::default();
+    let options = options(Storage::File("a disk that hangs".into()));
+    let store = crate::store::Store::hung();
+    let registry = Registry::on(
+        store,
+        Contents::default(),
+        options,
+        Arc::clone(&clock) as Arc<dyn Clock>,
+    )
+    .unwrap();
+    // It is registered although nobody hears so.
+    let registering = registry.register(Registration::of("a"), Caller::default());
+    assert!(registering.now_or_never().is_none());
+    registry.heartbeat(&beat("a", &[]), Caller::default()).unwrap();
+    let maintained = tokio::spawn({
+        let registry = Arc::clone(&registry);
+        async move { registry.maintain(Duration::from_secs(1)).await }
+    });
+    // Long enough for the signs of life to be on their way to the disk.
+    tokio::time::sleep(SAVE_EVERY * 2).await;
+    let mut changes = registry.subscribe();
+    clock.advance(TTL + Duration::from_secs(1));
+    let told = tokio::time::timeout(Duration::from_secs(5), changes.changed()).await;
+    assert_eq!(told.unwrap().unwrap()[0].subject.id(), "a");
+    maintained.abort();
 }
 
 // Many readers of beats must not each hold up everybody's beats, and none may miss one.
@@ -461,24 +542,69 @@ async fn runs_are_listed_newest_first_and_stopped_by_pipeline() {
     assert_eq!(counts, [("pay", 6, 6, "90"), ("ship", 6, 0, "89")]);
 }
 
-// Runs with their pipeline files are the largest things here; the oldest ended ones make room, running ones never do.
+// Runs with their pipeline files are the largest things here: the oldest ended ones make room. Programs that never end theirs must
+// not keep everybody else from beginning one.
 #[tokio::test]
 async fn old_runs_make_room() {
     let (registry, _) = in_memory(|options| options.limits.runs = 2);
-    registry.create_run(create("1", "pay")).await.unwrap();
-    registry.create_run(create("2", "pay")).await.unwrap();
-    assert_eq!(
-        code(registry.create_run(create("3", "pay")).await),
-        Code::ResourceExhausted
-    );
+    let begin = async |id: &str| registry.create_run(create(id, "pay")).await.unwrap();
+    let known = || {
+        registry
+            .runs(&ListPipelineRunsRequest::default())
+            .into_iter()
+            .map(|run| run.run_id)
+            .collect::<Vec<_>>()
+    };
+    begin("1").await;
+    begin("2").await;
     registry.stop_run("2").await.unwrap();
-    registry.create_run(create("3", "pay")).await.unwrap();
-    assert_eq!(code(registry.run("2").map(drop)), Code::NotFound);
-    assert!(registry.run("1").is_ok());
+    begin("3").await;
+    assert_eq!(known(), ["3", "1"]);
+
+    let mut changes = registry.subscribe();
+    begin("4").await;
+    let given_up = registry.run("1").unwrap();
+    assert_eq!(given_up.status(), RunStatus::Failed);
+    assert!(given_up.error.contains("given up") && given_up.end_time.is_some());
+    let told = changes.changed().await.unwrap();
+    assert_eq!(
+        told.iter().map(|change| change.subject.id()).collect::<Vec<_>>(),
+        ["1", "4"]
+    );
+    assert_eq!(
+        code(registry.update_run(update("1", RunStatus::Running)).await),
+        Code::FailedPrecondition
+    );
+    begin("5").await;
+    assert_eq!(known(), ["5", "4", "3"]);
 
     let large = CreatePipelineRunRequest {
         config_yaml: "x".repeat(600 * 1024),
-        ..create("4", "pay")
+        ..create("6", "pay")
     };
     assert_eq!(code(registry.create_run(large).await), Code::InvalidArgument);
+}
+
+// Reports grow a run after it was begun: they must not fill the memory either, nor an answer that nobody can read.
+#[tokio::test]
+async fn runs_are_bounded_in_bytes() {
+    let (registry, _) = in_memory(|options| options.limits.all_runs_bytes = 5 * 1024 * 1024);
+    for number in 0..20 {
+        registry.create_run(create(&number.to_string(), "pay")).await.unwrap();
+        let mut report = update(&number.to_string(), RunStatus::Running);
+        report.error = "x".repeat(500 * 1024);
+        registry.update_run(report).await.unwrap();
+    }
+    let all = ListPipelineRunsRequest {
+        limit: -1,
+        ..Default::default()
+    };
+    let listed = registry.runs(&all);
+    assert_eq!(listed.first().map(|run| run.run_id.as_str()), Some("19"));
+    assert_eq!(listed.len(), 6, "as many as fit in 3 MiB");
+    let kept = (0..20)
+        .filter(|number| registry.run(&number.to_string()).is_ok())
+        .count();
+    assert_eq!(kept, 10, "as many as fit in 5 MiB");
+    assert!(registry.pipelines()[0].latest_run.config_yaml.is_empty());
 }
