@@ -108,8 +108,7 @@ impl Pushback {
         wait
     }
 
-    /// Listens to an answer.
-    pub(crate) fn hear(&self, status: StatusCode, headers: &HeaderMap) {
+    fn hear(&self, status: StatusCode, headers: &HeaderMap) {
         if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
             return;
         }

@@ -17,7 +17,6 @@ mod health;
 mod kept;
 mod leader;
 mod lease;
-mod line;
 mod metrics;
 mod observe;
 mod ownership;

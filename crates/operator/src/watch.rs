@@ -39,8 +39,6 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Failures in a row after which the resource version itself is suspected, and the list taken anew.
 const SUSPECT: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// A watch that stood for longer began well.
-const LIVED: Duration = Duration::from_secs(1);
 
 /// Signs of life of one watch.
 #[derive(Debug)]
@@ -188,48 +186,39 @@ impl<K: Cached> Watch<K> {
 
     /// Lists and follows until it is dropped.
     pub(crate) async fn run(self) {
-        // In a row, and since the last list: the second decides about the next one. A list that succeeds says nothing about
-        // whether what follows does.
-        let (mut failures, mut since_list) = (0_u32, 0_u32);
+        let mut failures = 0_u32;
         let mut position = None;
         loop {
             let begun = Instant::now();
-            let (next, progress, end) = match position.take() {
+            let (next, end) = match position.take() {
                 None => match self.list().await {
-                    Ok(version) => (Some(version), Progress::Listed, Ok(())),
-                    Err(failure) => (None, Progress::None, Err(failure)),
+                    Ok(version) => (Some(version), Ok(Progress::Made)),
+                    Err(failure) => (None, Err(failure)),
                 },
                 Some(version) => self.follow(version).await,
             };
             position = next;
-            // A watch that stood for a while is life, however it ended.
-            let lived = match progress {
-                Progress::Begun | Progress::Made => begun.elapsed() > LIVED,
-                Progress::None | Progress::Listed => false,
-            };
-            let wait = match (end, progress) {
-                (Ok(()), Progress::Listed) => {
-                    since_list = 0;
+            let wait = match end {
+                Ok(Progress::Made) => {
+                    failures = 0;
                     Duration::ZERO
                 }
-                // Perhaps nothing happened and it ended at its time.
-                (Ok(()), progress) if lived || matches!(progress, Progress::Made) => {
-                    (failures, since_list) = (0, 0);
+                // Nothing happened and the watch ended at its time: that is life. One that ends at once is a failure.
+                Ok(Progress::None) if begun.elapsed() > Duration::from_secs(1) => {
+                    failures = 0;
                     Duration::ZERO
                 }
-                // One that ends at once is a failure.
-                (Ok(()), _) => {
-                    (failures, since_list) = (failures + 1, since_list + 1);
+                Ok(Progress::None) => {
+                    failures += 1;
                     pause(failures)
                 }
-                (Err(failure), _) => {
-                    failures = if lived { 1 } else { failures + 1 };
-                    since_list += 1;
+                Err(failure) => {
+                    failures += 1;
                     self.life.failed(&failure);
                     self.metrics.watch_failed(K::KIND, failure.reason());
                     tracing::warn!(kind = K::KIND, namespace = self.life.namespace, %failure, failures, "watch failed");
                     let expired = matches!(failure, Failure::Expired);
-                    if expired || since_list >= SUSPECT {
+                    if expired || failures >= SUSPECT {
                         position = None;
                     }
                     if expired && failures == 1 {
@@ -276,11 +265,11 @@ impl<K: Cached> Watch<K> {
     }
 
     /// Follows from a version to the end of the watch; gives the last version that it saw.
-    async fn follow(&self, version: String) -> (Option<String>, Progress, Result<(), Failure>) {
+    async fn follow(&self, version: String) -> (Option<String>, Result<Progress, Failure>) {
         let mut version = version;
         let mut progress = Progress::None;
         let end = self.events(&mut version, &mut progress).await;
-        (Some(version), progress, end)
+        (Some(version), end.map(|()| progress))
     }
 
     async fn events(&self, version: &mut String, progress: &mut Progress) -> Result<(), Failure> {
@@ -291,7 +280,6 @@ impl<K: Cached> Watch<K> {
             .await
             .map_err(|_| Failure::Silent(LIST))?;
         let mut events = pin!(begin.map_err(Failure::from)?);
-        *progress = Progress::Begun;
         self.life.seen();
         let patience = Duration::from_secs(seconds.into()) + SILENCE;
         loop {
@@ -336,17 +324,10 @@ fn pause(failures: u32) -> Duration {
     jittered(wait.min(LONGEST_WAIT))
 }
 
-/// What came of a list or a watch.
-#[derive(Clone, Copy)]
+/// Whether a watch told anything.
 enum Progress {
-    /// No answer.
     None,
-    /// A watch began, and told nothing.
-    Begun,
-    /// A watch told something.
     Made,
-    /// There is a version to follow from.
-    Listed,
 }
 
 // === impl Failure ===

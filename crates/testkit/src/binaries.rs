@@ -1,6 +1,6 @@
-//! The programs a cluster is made of: found, or built from published Go modules (`tests/cluster/`). Builds are cached
-//! outside of `target`, in a folder named after the hash of the module's files, so that a clean checkout on the same
-//! machine builds nothing. Two builders wait for each other; a killed one leaves nothing that looks finished.
+//! The programs a cluster is made of, found or built from published Go modules (`tests/cluster/`), and programs of our own in
+//! Go (`tests/peers/`). Builds are cached outside of `target`, in a folder named after the hash of the module's files, so that a
+//! clean checkout on the same machine builds nothing. Two builders wait for each other; a killed one leaves nothing that looks finished.
 
 mod build;
 mod go;
@@ -30,6 +30,10 @@ pub enum Program {
     Coredns,
     /// Installs charts.
     Helm,
+    /// A client of the control plane.
+    ConformanceClient,
+    /// A server for heartbeats, which ours is measured against.
+    HeartbeatServer,
 }
 
 /// Programs that were found or built.
@@ -38,9 +42,10 @@ pub struct Binaries {
     paths: Vec<(Program, PathBuf)>,
 }
 
-/// How a program is built: the folder under `tests/cluster`, the Go package, the linker's definitions, and the
-/// seconds it took on two cores (for the forecast only).
+/// How a program is built: where its module is, the Go package, the linker's definitions, and the seconds it took on two
+/// cores (for the forecast only).
 struct Recipe {
+    folder: &'static str,
     module: &'static str,
     package: &'static str,
     definitions: &'static str,
@@ -88,6 +93,8 @@ impl Program {
             Self::KubeProxy => "kube-proxy",
             Self::Coredns => "coredns",
             Self::Helm => "helm",
+            Self::ConformanceClient => "conformance-client",
+            Self::HeartbeatServer => "heartbeat-server",
         }
     }
 
@@ -96,6 +103,8 @@ impl Program {
             Self::Etcd => return Recipe::of("etcd", "go.etcd.io/etcd/server/v3", "", 15),
             Self::Coredns => return Recipe::of("coredns", "github.com/coredns/coredns", "", 100),
             Self::Helm => return Recipe::of("helm", "helm.sh/helm/v3/cmd/helm", HELM_VERSION, 55),
+            Self::ConformanceClient => return Recipe::ours("conformance-client"),
+            Self::HeartbeatServer => return Recipe::ours("heartbeat-server"),
             Self::KubeApiserver => ("k8s.io/kubernetes/cmd/kube-apiserver", 150),
             Self::KubeControllerManager => ("k8s.io/kubernetes/cmd/kube-controller-manager", 50),
             Self::Kubectl => ("k8s.io/kubernetes/cmd/kubectl", 20),
@@ -110,10 +119,18 @@ impl Program {
 impl Recipe {
     const fn of(module: &'static str, package: &'static str, definitions: &'static str, seconds: u32) -> Self {
         Self {
+            folder: "tests/cluster",
             module,
             package,
             definitions,
             seconds,
+        }
+    }
+
+    const fn ours(module: &'static str) -> Self {
+        Self {
+            folder: "tests/peers",
+            ..Self::of(module, ".", "", 20)
         }
     }
 }

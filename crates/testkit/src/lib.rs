@@ -22,6 +22,7 @@ mod packages;
 mod ports;
 pub mod preflight;
 mod prepare;
+pub mod python;
 mod supervisor;
 pub mod tier;
 pub mod wait;

@@ -94,13 +94,21 @@ pub fn require(tier: Tier) -> Option<Granted> {
         eprintln!("skipped: needs the {tier} tier; run with {VARIABLE}={tier}, or use `cargo xtask test`");
         return None;
     }
-    match preflight::can_run(tier) {
-        Ok(()) => Some(Granted { tier }),
+    or_skip(preflight::can_run(tier)).map(|()| Granted { tier })
+}
+
+/// What a test needs beyond its tier. `None`, with a printed reason, means: return, the test is skipped.
+///
+/// # Panics
+/// When it is not there and `CI=true`, as [`require`].
+pub fn or_skip<T>(needed: Result<T>) -> Option<T> {
+    match needed {
+        Ok(needed) => Some(needed),
         Err(reason) if std::env::var("CI").is_ok_and(|value| value == "true") => {
-            panic!("the {tier} tier was asked for and cannot run here: {reason}")
+            panic!("this test was asked for and cannot run here: {reason}")
         }
         Err(reason) => {
-            eprintln!("skipped: the {tier} tier cannot run here: {reason}");
+            eprintln!("skipped: this test cannot run here: {reason}");
             None
         }
     }

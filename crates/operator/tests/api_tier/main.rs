@@ -14,7 +14,6 @@ mod namespaces;
 mod objects;
 mod outages;
 mod ownership;
-mod probes;
 mod process;
 mod references;
 mod rollouts;

@@ -34,12 +34,14 @@ pub(super) async fn build(programs: &[Program]) -> Result<()> {
     Ok(())
 }
 
-/// Where a module's programs go: named after the content of `go.mod` and `go.sum`, and what the linker is told.
+/// Where a module's programs go: named after the content of `go.mod`, `go.sum` and the module's own code, and what the linker
+/// is told.
 pub(super) fn directory(recipe: &Recipe) -> Result<PathBuf> {
     let mut hash = Sha256::new();
     let folder = source(recipe);
-    for file in ["go.mod", "go.sum"] {
-        let path = folder.join(file);
+    let mut files = vec![folder.join("go.mod"), folder.join("go.sum")];
+    files.extend(code(&folder)?);
+    for path in files {
         hash.update(fs::read(&path).map_err(Error::file("read", &path))?);
         hash.update([0]);
     }
@@ -57,7 +59,18 @@ pub(super) fn directory(recipe: &Recipe) -> Result<PathBuf> {
 }
 
 pub(super) fn source(recipe: &Recipe) -> PathBuf {
-    project_root().join("tests/cluster").join(recipe.module)
+    project_root().join(recipe.folder).join(recipe.module)
+}
+
+/// The Go files of a module of ours, sorted; modules that only name published programs have none.
+fn code(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::file("read", folder))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut paths: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|is| is == "go"))
+        .collect();
+    paths.sort();
+    Ok(paths)
 }
 
 async fn build_one(go: &Path, program: Program) -> Result<()> {
