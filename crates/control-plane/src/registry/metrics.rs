@@ -21,8 +21,8 @@ pub(super) struct Shape(Box<[Box<str>]>);
 #[derive(Debug, Default)]
 pub(super) struct Shapes {
     shared: HashSet<Arc<Shape>>,
-    /// Places of the names of one beat; kept so that a beat allocates nothing.
-    places: Vec<usize>,
+    /// Places and numbers of one beat; kept so that a beat allocates nothing.
+    beat: Vec<(usize, f64)>,
 }
 
 /// What one service measures.
@@ -57,6 +57,17 @@ pub(super) fn text(number: f64) -> String {
 pub(super) fn number(text: &str) -> Option<f64> {
     let may_be = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
     text.parse().ok().filter(|number: &f64| may_be && number.is_finite())
+}
+
+/// The number that a text of few digits is: what counters are, told without writing the number to compare.
+fn whole(text: &str) -> Option<f64> {
+    // As many digits as a number has exactly.
+    let is_short = (1..=15).contains(&text.len()) && (text == "0" || !text.starts_with('0'));
+    let is_whole = is_short && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_whole
+        .then(|| text.parse().ok())
+        .flatten()
+        .map(|number: u64| number as f64)
 }
 
 /// A number in its shortest form, on the stack.
@@ -128,16 +139,16 @@ impl Metrics {
         let (Some(shape), None) = (&self.shape, &self.texts) else {
             return false;
         };
-        shapes.places.clear();
+        shapes.beat.clear();
         for (hint, (name, value)) in incoming.iter().enumerate() {
-            let (Some(place), Some(_)) = (shape.place(name, hint), value.as_number()) else {
+            let (Some(place), Some(number)) = (shape.place(name, hint), value.as_number()) else {
                 return false;
             };
-            shapes.places.push(place);
+            shapes.beat.push((place, number));
         }
-        for (place, (_, value)) in shapes.places.iter().zip(incoming) {
-            if let (Some(kept), Some(number)) = (self.numbers.get_mut(*place), value.as_number()) {
-                *kept = number;
+        for (place, number) in &shapes.beat {
+            if let Some(kept) = self.numbers.get_mut(*place) {
+                *kept = *number;
             }
         }
         true
@@ -234,7 +245,9 @@ impl Value<'_> {
     fn as_number(&self) -> Option<f64> {
         match self {
             Value::Number(found) => Some(*found),
-            Value::Text(text) => number(text).filter(|found| Short::of(*found).as_str() == *text),
+            Value::Text(text) => {
+                whole(text).or_else(|| number(text).filter(|found| Short::of(*found).as_str() == *text))
+            }
         }
     }
 

@@ -15,6 +15,10 @@ fn merged(beats: &[&[(&str, Value<'_>)]]) -> BTreeMap<String, Metric> {
 fn texts_come_back_as_they_were_written() {
     for (written, as_number) in [
         ("52125000", Some(52_125_000.0)),
+        ("0", Some(0.0)),
+        ("007", Some(7.0)),
+        ("999999999999999", Some(999_999_999_999_999.0)),
+        ("9007199254740993", Some(9_007_199_254_740_992.0)),
         ("0.5", Some(0.5)),
         ("1.50", Some(1.5)),
         ("1e3", Some(1000.0)),
