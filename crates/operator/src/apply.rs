@@ -156,7 +156,7 @@ impl Application<'_> {
             if named.is_some() && force == Force::No {
                 fights.refused(uid, seal);
             }
-            self.refused(wanted, named, error)
+            self.refused(wanted, named.or_else(|| unlike(wanted, &error)), error)
         })?;
         self.context.refusals.taken(&self.master.uid, &wanted.id);
         let stayed = answer.meta().resource_version.as_deref() == Some(version);
@@ -325,7 +325,7 @@ impl From<FailureKind> for Failed {
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         match error {
-            Error::Status(_) => Self::Child(error.into_failure()),
+            Error::Status(_) | Error::Garbled(_) => Self::Child(error.into_failure()),
             Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Broken(_) => {
                 Self::Everything(error.into_failure())
             }
@@ -342,7 +342,17 @@ fn again(message: String) -> Failed {
 fn named(error: &Error) -> Option<FailureKind> {
     match error {
         Error::Status(status) => conflict(status),
-        Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Broken(_) => None,
+        Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Garbled(_) | Error::Broken(_) => None,
+    }
+}
+
+/// An object that carries our owner and the name of something that we store, and other content: nobody can change it.
+fn unlike(wanted: &Child, error: &Error) -> Option<FailureKind> {
+    match error {
+        Error::Status(status) if status.code == 422 && wanted.id.kind.write_once() => Some(FailureKind::NameConflict {
+            owner: "its content is not what belongs there, and cannot be changed".to_owned(),
+        }),
+        _ => None,
     }
 }
 

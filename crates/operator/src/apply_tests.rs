@@ -15,9 +15,9 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    budget::Budget, caches::Caches, client::Pushback, events::events, fights::Fights, leader::Fence, metrics::Metrics,
-    places::Places, publish::Statuses, queue::Queue, refusals::Refusals, subject::SubjectKind, unmoved::Unmoved,
-    write::Writer,
+    budget::Budget, caches::Caches, client::Pushback, events::events, fights::Fights, leader::Fence, line::Line,
+    metrics::Metrics, places::Places, publish::Statuses, queue::Queue, refusals::Refusals, subject::SubjectKind,
+    unmoved::Unmoved, write::Writer,
 };
 
 /// A context whose every request is counted and answered with what `live` holds.
@@ -34,18 +34,19 @@ fn context(live: &Arc<Mutex<Value>>, asked: &Arc<Mutex<usize>>) -> Context {
 /// A context whose requests this client sends.
 fn context_of(client: Client) -> Context {
     let metrics = Metrics::register(&Registry::new("test", "0"));
-    let budget = || Budget::of_writes(None);
+    let budget = Arc::new(Budget::of_writes(None));
+    let line = Arc::new(Line::new(None, Arc::clone(&budget), metrics.clone()));
     let writer = Writer::new(
         client.clone(),
         Pushback::default(),
         Fence::always(),
         metrics.clone(),
-        budget(),
+        budget,
     );
     let (events, _) = events(client, None, Fence::always(), Pushback::default(), &metrics);
     Context {
         caches: Arc::new(Caches::new(Queue::new())),
-        statuses: Statuses::new(writer.clone(), events, metrics, budget()),
+        statuses: Statuses::new(writer.clone(), events, line),
         writer,
         places: Arc::new(Places::default()),
         fights: Fights::default(),

@@ -1,5 +1,5 @@
-//! Token buckets: how many writes the operator may send. A pass never waits for one: who gets no token comes back when
-//! there will be one. Lease renewals have no budget, so that a busy operator stays the leader.
+//! Token buckets: how many writes the operator may send. A pass never waits for one: it is not begun before there is one,
+//! or its status joins the `line`. Lease renewals have no budget, so that a busy operator stays the leader.
 
 use std::{
     num::NonZeroU32,
@@ -46,13 +46,20 @@ impl Budget {
 
     /// Takes a token, or says after what time there will be one.
     pub(crate) fn take(&self) -> Result<(), Duration> {
-        self.0.as_ref().map_or(Ok(()), Bucket::take)
+        self.0.as_ref().map_or(Ok(()), |bucket| bucket.take_above(0.0))
+    }
+
+    /// Takes a token that nobody else needs now: only while the bucket is more than half full.
+    pub(crate) fn take_spare(&self) -> Result<(), Duration> {
+        self.0
+            .as_ref()
+            .map_or(Ok(()), |bucket| bucket.take_above(bucket.burst / 2.0))
     }
 
     /// Takes a token even when there is none: the debt delays whoever asks [`Budget::ready`] next.
     pub(crate) fn spend(&self) {
         if let Some(bucket) = &self.0
-            && bucket.take().is_err()
+            && bucket.take_above(0.0).is_err()
         {
             bucket.lock().0 -= 1.0;
         }
@@ -67,15 +74,18 @@ impl Budget {
 // === impl Bucket ===
 
 impl Bucket {
-    fn take(&self) -> Result<(), Duration> {
+    /// Takes a token if `floor` tokens are left then.
+    fn take_above(&self, floor: f64) -> Result<(), Duration> {
         let now = Instant::now();
         let mut state = self.lock();
         let (tokens, filled) = *state;
         let tokens = (tokens + self.per_second * (now - filled).as_secs_f64()).min(self.burst);
         let left = tokens - 1.0;
-        if left < 0.0 {
+        if left < floor {
             *state = (tokens, now);
-            return Err(Duration::from_secs_f64(-left / self.per_second));
+            // Rounded up: a wait of nothing would be asked for again and again.
+            let wait = Duration::from_secs_f64((floor - left) / self.per_second);
+            return Err(wait.max(Duration::from_millis(1)));
         }
         *state = (left, now);
         Ok(())

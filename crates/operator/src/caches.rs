@@ -158,10 +158,8 @@ impl Cached for ExternalProcessor {
 
     fn changed(caches: &Caches, change: Change) {
         let object = caches.processors.get(&change.key).and_then(Result::ok);
-        let targets = object
-            .map(|object| references::of_processor(&object))
-            .unwrap_or_default();
-        for referrer in caches.references.of(&change.key) {
+        let targets = object.as_deref().map(references::of_processor).unwrap_or_default();
+        for referrer in caches.references.show(&change.key, object.as_deref()) {
             caches.queue.wake(referrer);
         }
         caches.subject_changed(Subject::processor(change.key), targets);

@@ -108,7 +108,8 @@ impl Pushback {
         wait
     }
 
-    fn hear(&self, status: StatusCode, headers: &HeaderMap) {
+    /// Listens to an answer.
+    pub(crate) fn hear(&self, status: StatusCode, headers: &HeaderMap) {
         if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
             return;
         }

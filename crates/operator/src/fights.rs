@@ -1,6 +1,8 @@
 //! Fights over a field: another manager that sets back what we set, again and again. Twice we take the field back; the
-//! third time we ask without force, so that the apiserver names the other one, and leave the child as it is. What is
-//! remembered here is small, bounded in time, and lost without harm: then the fight has two more rounds.
+//! third time we ask without force, so that the apiserver names the other one, and leave the child as it is. The
+//! apiserver names it for ever, also when it was uninstalled: so the field is taken back once more after an hour, and if it is set back
+//! then, after twice the time. What is remembered here is small, bounded in time, and lost without harm: then the fight has two
+//! more rounds.
 
 use std::{
     collections::HashMap,
@@ -19,6 +21,10 @@ const ROUNDS: u32 = 2;
 /// How long a fight is remembered after its first round, or after the other manager was last found to insist. A person who edits by hand is overruled more often than twice
 /// only if they keep at it.
 const MEMORY: Duration = Duration::from_secs(600);
+/// After what time the field is taken back once more: at first, and at most. Each try may cost a roll-out, and so does each
+/// answer to it.
+const FIRST_TRY: Duration = Duration::from_secs(3600);
+const LAST_TRY: Duration = Duration::from_secs(86_400);
 
 /// Rounds by uid of the child.
 #[derive(Debug, Default)]
@@ -31,6 +37,9 @@ struct Round {
     seal: String,
     count: u32,
     since: Instant,
+    /// How often it was taken back once more, and when it will be next; counted from the last round.
+    tries: u32,
+    next_try: Instant,
 }
 
 /// Why a child is written.
@@ -50,7 +59,7 @@ impl Fights {
         let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
         rounds.retain(|_, round| round.since.elapsed() < MEMORY);
         match rounds.get(uid) {
-            Some(round) if round.seal == seal && round.count >= ROUNDS => Force::No,
+            Some(round) if round.seal == seal && round.is_over() && Instant::now() < round.next_try => Force::No,
             _ => Force::Yes,
         }
     }
@@ -67,15 +76,41 @@ impl Fights {
     pub(crate) fn wrote(&self, uid: &str, seal: &str, reason: Reason) {
         let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
         match rounds.get_mut(uid) {
-            Some(round) if round.seal == seal => round.count = round.count.saturating_add(1),
+            Some(round) if round.seal == seal => round.again(),
             _ => {
+                let now = Instant::now();
                 let round = Round {
                     seal: seal.to_owned(),
                     count: u32::from(reason == Reason::Drift),
-                    since: Instant::now(),
+                    since: now,
+                    tries: 0,
+                    next_try: now,
                 };
                 rounds.insert(uid.to_owned(), round);
             }
+        }
+    }
+}
+
+// === impl Round ===
+
+impl Round {
+    /// Whether we have taken the field back often enough.
+    const fn is_over(&self) -> bool {
+        self.count >= ROUNDS
+    }
+
+    fn again(&mut self) {
+        let now = Instant::now();
+        if self.is_over() && now >= self.next_try {
+            // Once more. Whether the other one is still there shows soon.
+            self.since = now;
+            self.tries = self.tries.saturating_add(1);
+        }
+        self.count = self.count.saturating_add(1);
+        if self.is_over() && now >= self.next_try {
+            let pause = FIRST_TRY.saturating_mul(1 << self.tries.min(8)).min(LAST_TRY);
+            self.next_try = now + pause;
         }
     }
 }
@@ -141,6 +176,48 @@ mod tests {
         fights.refused("u", "b");
         tokio::time::advance(MEMORY / 2).await;
         assert_eq!(fights.force("u", "a"), Force::Yes, "nobody insisted on this any more");
+    }
+
+    // A controller that was uninstalled stays named in the object for ever: the field must not stay its for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_fight_ends_some_time_after_the_other_manager_has_left() {
+        /// Passes every minute; gives after how many minutes each write with force came.
+        async fn fight(fights: &Fights, minutes: u64, is_there: impl Fn(u64) -> bool) -> Vec<u64> {
+            let mut forced = Vec::new();
+            let mut is_set_back = true;
+            for minute in 0..minutes {
+                if is_set_back {
+                    match fights.force("u", "a") {
+                        Force::Yes => {
+                            fights.wrote("u", "a", Reason::Drift);
+                            forced.push(minute);
+                            is_set_back = false;
+                        }
+                        Force::No => fights.refused("u", "a"),
+                    }
+                }
+                is_set_back |= is_there(minute);
+                tokio::time::advance(Duration::from_secs(60)).await;
+            }
+            forced
+        }
+        let fights = Fights::default();
+        let stays = fight(&fights, 3 * 24 * 60, |_| true).await;
+        assert_eq!(
+            stays[..5],
+            [0, 1, 61, 181, 421],
+            "a manager that stays gets less and less of it"
+        );
+        assert!(stays.len() <= 9, "{stays:?}");
+
+        let fights = Fights::default();
+        let leaves = fight(&fights, 24 * 60, |minute| minute < 30).await;
+        assert_eq!(leaves, [0, 1, 61]);
+        assert_eq!(fights.force("v", "b"), Force::Yes);
+        assert!(
+            fights.rounds.lock().expect("no panic").is_empty(),
+            "it is over and forgotten"
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::LEASE,
-    lease::{DURATION, Decision, GIVE_UP, LOOK, RENEW, Record, Seen, decide},
+    lease::{DURATION, Decision, Found, GIVE_UP, LOOK, RENEW, Record, Seen, decide},
     metrics::Metrics,
     rbac::Rule,
     write::{Error, limited},
@@ -43,6 +43,9 @@ pub(crate) const RULES: &[Rule] = &[Rule::new(
 
 /// Between two attempts after a failed request.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How often the lease is tried to be given back: an own renewal may come between once.
+const RELEASES: usize = 3;
 
 /// Which lease, and who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,9 +76,22 @@ pub(crate) struct Leader {
     metrics: Metrics,
     /// Becomes true when this replica leads.
     leading: watch::Sender<bool>,
-    lease: Option<Lease>,
+    lease: Known,
+    /// What was last read of a lease, and since when it is so; kept although the lease is not there any more.
     seen: Option<Seen>,
     renewed: Option<Instant>,
+    /// A write was begun whose answer was not heard: the lease may be ours.
+    unanswered: bool,
+}
+
+/// What is known of the lease.
+enum Known {
+    /// It was not read yet, or could not be.
+    Nothing,
+    /// It does not exist.
+    Missing,
+    /// As it was last read or written.
+    Lease(Box<Lease>),
 }
 
 /// Another replica leads, or may.
@@ -155,9 +171,10 @@ impl Leader {
             fence,
             metrics,
             leading,
-            lease: None,
+            lease: Known::Nothing,
             seen: None,
             renewed: None,
+            unanswered: false,
         }
     }
 
@@ -197,18 +214,20 @@ impl Leader {
     /// One look or one write; gives the time until the next. `Err`: lost, and why.
     async fn step(&mut self) -> Result<Duration, String> {
         // The leader knows the lease from its last write; the others must look.
-        if self.renewed.is_none() || self.lease.is_none() {
+        if self.renewed.is_none() || !matches!(self.lease, Known::Lease(_)) {
             self.look().await;
         }
-        let unknown = self.lease.is_none() && self.seen.is_some();
-        match decide(
-            &self.election.identity,
-            self.seen.as_ref(),
-            self.renewed,
-            Instant::now(),
-        ) {
+        let (me, now) = (&self.election.identity, Instant::now());
+        let decide = |found| decide(me, found, self.seen.as_ref(), self.renewed, now);
+        let decision = match &self.lease {
+            Known::Lease(_) => decide(Found::Lease),
+            Known::Missing => decide(Found::Nothing),
+            // Nothing may be written without having looked, but time goes on.
+            Known::Nothing if decide(Found::Lease) == Decision::Lost => Decision::Lost,
+            Known::Nothing => return Ok(RETRY),
+        };
+        match decision {
             Decision::Lost => Err(self.why_lost()),
-            _ if unknown => Ok(RETRY),
             Decision::Wait(wait) => Ok(wait),
             Decision::Create | Decision::TakeOver | Decision::Renew => Ok(self.write().await),
         }
@@ -221,29 +240,15 @@ impl Leader {
         }
     }
 
-    /// Reads the lease. After a failure the lease is unknown, and what was seen of it stands.
+    /// Reads the lease. After a failure the lease is unknown. What was seen of it stands, also when it is gone.
     async fn look(&mut self) {
         let answer = limited(LEASE, self.api.get_opt(&self.election.name)).await;
         match answer {
             Ok(Some(lease)) => self.know(lease),
-            Ok(None) => {
-                self.lease = None;
-                self.seen = None;
-            }
+            Ok(None) => self.lease = Known::Missing,
             Err(error) => {
                 tracing::warn!(%error, "cannot read the lease");
-                self.lease = None;
-                // Nothing was seen yet, and nothing may be made without having looked.
-                let unknown = Record {
-                    holder: Some(String::new()),
-                    duration: DURATION,
-                    version: String::new(),
-                };
-                let seen = self.seen.take();
-                self.seen = Some(seen.unwrap_or(Seen {
-                    record: unknown,
-                    since: Instant::now(),
-                }));
+                self.lease = Known::Nothing;
             }
         }
     }
@@ -251,19 +256,14 @@ impl Leader {
     fn know(&mut self, lease: Lease) {
         let seen = Seen::update(self.seen.take(), record(&lease), Instant::now());
         self.seen = Some(seen);
-        self.lease = Some(lease);
+        self.lease = Known::Lease(Box::new(lease));
     }
 
     /// Writes our name, or moves the record; gives the time until the next step.
     async fn write(&mut self) -> Duration {
         let begun = Instant::now();
         let lease = self.ours();
-        let params = PostParams::default();
-        let answer = match &self.lease {
-            Some(_) => limited(LEASE, self.api.replace(&self.election.name, &params, &lease)).await,
-            None => limited(LEASE, self.api.create(&params, &lease)).await,
-        };
-        match answer {
+        match self.send(&lease).await {
             Ok(lease) => {
                 self.know(lease);
                 self.renewed = Some(begun);
@@ -286,16 +286,36 @@ impl Leader {
         }
     }
 
+    /// Sends the lease, in the place of the one that is known.
+    async fn send(&mut self, lease: &Lease) -> Result<Lease, Error> {
+        let params = PostParams::default();
+        self.unanswered = true;
+        let answer = match &self.lease {
+            Known::Lease(_) => limited(LEASE, self.api.replace(&self.election.name, &params, lease)).await,
+            Known::Nothing | Known::Missing => limited(LEASE, self.api.create(&params, lease)).await,
+        };
+        self.unanswered = match &answer {
+            Ok(_) => false,
+            // An apiserver that fails may have done it before.
+            Err(Error::Status(status)) => status.code >= 500,
+            Err(_) => true,
+        };
+        answer
+    }
+
     /// The lease as it should be when it is ours.
     fn ours(&self) -> Lease {
         let now = MicroTime(Timestamp::now());
-        let mut lease = self.lease.clone().unwrap_or_else(|| Lease {
-            metadata: ObjectMeta {
-                name: Some(self.election.name.clone()),
-                ..ObjectMeta::default()
+        let mut lease = match &self.lease {
+            Known::Lease(lease) => (**lease).clone(),
+            Known::Nothing | Known::Missing => Lease {
+                metadata: ObjectMeta {
+                    name: Some(self.election.name.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: None,
             },
-            spec: None,
-        });
+        };
         lease.metadata.managed_fields = None;
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         if spec.holder_identity.as_ref() != Some(&self.election.identity) {
@@ -312,22 +332,35 @@ impl Leader {
     async fn release(&mut self) {
         self.fence.set(None);
         self.metrics.leader.set(0);
-        if self.renewed.is_none() {
+        // A write of ours may have been on its way when we were asked to end: then the lease is another than we know.
+        let mut must_look = self.unanswered;
+        if self.renewed.is_none() && !must_look {
             return;
         }
-        let mut lease = self.ours();
-        if let Some(spec) = &mut lease.spec {
-            spec.holder_identity = None;
-            spec.lease_duration_seconds = Some(1);
-        }
-        match limited(
-            LEASE,
-            self.api.replace(&self.election.name, &PostParams::default(), &lease),
-        )
-        .await
-        {
-            Ok(_) => tracing::info!("gave the lease back"),
-            Err(error) => tracing::warn!(%error, "cannot give the lease back: it runs out by itself"),
+        for _ in 0..RELEASES {
+            if must_look {
+                self.look().await;
+            }
+            let holder = self.seen.as_ref().and_then(|seen| seen.record.holder.as_deref());
+            if !matches!(self.lease, Known::Lease(_)) || holder != Some(&self.election.identity) {
+                return;
+            }
+            let mut lease = self.ours();
+            if let Some(spec) = &mut lease.spec {
+                spec.holder_identity = None;
+                spec.lease_duration_seconds = Some(1);
+            }
+            match self.send(&lease).await {
+                Ok(_) => {
+                    tracing::info!("gave the lease back");
+                    return;
+                }
+                Err(Error::Status(status)) if status.code == 409 => must_look = true,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot give the lease back: it runs out by itself");
+                    return;
+                }
+            }
         }
     }
 }
@@ -377,3 +410,7 @@ mod tests {
         assert_eq!(Fence::always().pass(slowly(GIVE_UP)).await, Some("sent"));
     }
 }
+
+#[cfg(test)]
+#[path = "leader_tests.rs"]
+mod replicas;

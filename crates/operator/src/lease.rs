@@ -33,6 +33,15 @@ pub(crate) struct Seen {
     pub(crate) since: Instant,
 }
 
+/// What the last look at the lease found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A lease.
+    Lease,
+    /// None: it was never made, or somebody deleted it.
+    Nothing,
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
@@ -61,25 +70,33 @@ impl Seen {
 }
 
 /// Decides for the replica `me`, which last renewed at `renewed` if it leads. An instant of a renewal is that of its
-/// beginning, so that a slow answer does not lengthen it.
-pub(crate) fn decide(me: &str, seen: Option<&Seen>, renewed: Option<Instant>, now: Instant) -> Decision {
+/// beginning, so that a slow answer does not lengthen it. A lease that was deleted is waited out like one that is there:
+/// whoever held it does not know yet.
+pub(crate) fn decide(me: &str, found: Found, seen: Option<&Seen>, renewed: Option<Instant>, now: Instant) -> Decision {
     if renewed.is_some_and(|renewed| now.saturating_duration_since(renewed) >= GIVE_UP) {
         return Decision::Lost;
     }
-    let Some(seen) = seen else { return Decision::Create };
+    let write = match found {
+        Found::Lease => Decision::TakeOver,
+        Found::Nothing => Decision::Create,
+    };
+    let Some(seen) = seen else { return write };
     match (seen.record.holder.as_deref(), renewed) {
-        (Some(holder), Some(_)) if holder == me => Decision::Renew,
+        (Some(holder), Some(_)) if holder == me => match found {
+            Found::Lease => Decision::Renew,
+            Found::Nothing => Decision::Create,
+        },
         (_, Some(_)) => Decision::Lost,
         // Ours without having led: the answer to our take-over was lost.
-        (Some(holder), None) if holder == me => Decision::TakeOver,
-        (None, None) => Decision::TakeOver,
+        (Some(holder), None) if holder == me => write,
+        (None, None) => write,
         (Some(_), None) => {
             let left = seen
                 .record
                 .duration
                 .saturating_sub(now.saturating_duration_since(seen.since));
             if left.is_zero() {
-                Decision::TakeOver
+                write
             } else {
                 Decision::Wait(left.min(LOOK))
             }
@@ -109,6 +126,7 @@ mod tests {
     fn never_two_leaders() {
         let start = Instant::now();
         let holders = [None, Some("me"), Some("other")];
+        let found = [Found::Lease, Found::Nothing];
         for (holder, since, renewed, now) in holders.iter().flat_map(|holder| {
             (0..40).flat_map(move |now| {
                 (0..=now).flat_map(move |since| {
@@ -119,19 +137,25 @@ mod tests {
         }) {
             let known = seen(holder, at(start, since));
             let led = renewed.map(|renewed| at(start, renewed));
-            let decision = decide("me", Some(&known), led, at(start, now));
             let silent = now - since;
-            let expected = match (holder, renewed) {
-                (_, Some(renewed)) if now - renewed >= 10 => Decision::Lost,
-                (Some("me"), Some(_)) => Decision::Renew,
-                (_, Some(_)) => Decision::Lost,
-                (Some("other"), None) if silent < 15 => Decision::Wait(Duration::from_secs(15 - silent).min(LOOK)),
-                (_, None) => Decision::TakeOver,
-            };
-            assert_eq!(
-                decision, expected,
-                "holder {holder:?}, silent {silent} s, renewed {renewed:?}, now {now}"
-            );
+            for found in found {
+                let decision = decide("me", found, Some(&known), led, at(start, now));
+                let expected = match (holder, renewed, found) {
+                    (_, Some(renewed), _) if now - renewed >= 10 => Decision::Lost,
+                    (Some("me"), Some(_), Found::Lease) => Decision::Renew,
+                    (Some("me"), Some(_), Found::Nothing) => Decision::Create,
+                    (_, Some(_), _) => Decision::Lost,
+                    (Some("other"), None, _) if silent < 15 => {
+                        Decision::Wait(Duration::from_secs(15 - silent).min(LOOK))
+                    }
+                    (_, None, Found::Lease) => Decision::TakeOver,
+                    (_, None, Found::Nothing) => Decision::Create,
+                };
+                assert_eq!(
+                    decision, expected,
+                    "{found:?}, holder {holder:?}, silent {silent} s, renewed {renewed:?}, now {now}"
+                );
+            }
         }
         assert!(GIVE_UP < DURATION && RENEW < GIVE_UP);
     }
@@ -139,9 +163,10 @@ mod tests {
     #[test]
     fn without_a_lease_one_is_made_but_an_old_leader_gives_up() {
         let start = Instant::now();
-        assert_eq!(decide("me", None, None, start), Decision::Create);
-        assert_eq!(decide("me", None, Some(start), at(start, 9)), Decision::Create);
-        assert_eq!(decide("me", None, Some(start), at(start, 10)), Decision::Lost);
+        let decide = |renewed, now| decide("me", Found::Nothing, None, renewed, now);
+        assert_eq!(decide(None, start), Decision::Create);
+        assert_eq!(decide(Some(start), at(start, 9)), Decision::Create);
+        assert_eq!(decide(Some(start), at(start, 10)), Decision::Lost);
     }
 
     // The other replica's clock may be wrong by years: only movement counts.
@@ -157,10 +182,8 @@ mod tests {
         let same = Seen::update(Some(first.clone()), record("1"), at(start, 14));
         assert_eq!(same, first);
         let moved = Seen::update(Some(first), record("2"), at(start, 14));
-        assert_eq!(
-            decide("me", Some(&moved), None, at(start, 28)),
-            Decision::Wait(Duration::from_secs(1))
-        );
-        assert_eq!(decide("me", Some(&moved), None, at(start, 29)), Decision::TakeOver);
+        let decide = |now| decide("me", Found::Lease, Some(&moved), None, now);
+        assert_eq!(decide(at(start, 28)), Decision::Wait(Duration::from_secs(1)));
+        assert_eq!(decide(at(start, 29)), Decision::TakeOver);
     }
 }

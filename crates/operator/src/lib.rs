@@ -17,6 +17,7 @@ mod health;
 mod kept;
 mod leader;
 mod lease;
+mod line;
 mod metrics;
 mod observe;
 mod ownership;

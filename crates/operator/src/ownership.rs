@@ -2,9 +2,10 @@
 //! alone, and its owner named in words for the person who must choose another name.
 
 use flowctl_api::labels;
+use flowctl_plan::Key;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::subject::{SubjectKind, controller};
+use crate::subject::{Subject, SubjectKind, controller};
 
 const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 const HELM_NAMESPACE: &str = "meta.helm.sh/release-namespace";
@@ -32,6 +33,14 @@ pub(crate) enum Owner {
 // === impl Master ===
 
 impl Master {
+    /// Its name, as it is queued.
+    pub(crate) fn subject(&self) -> Subject {
+        Subject {
+            kind: self.kind,
+            key: Key::new(&*self.namespace, &*self.name),
+        }
+    }
+
     /// Whether this metadata's controller is the object that we work for.
     pub(crate) fn controls(&self, meta: &ObjectMeta) -> bool {
         controller(meta).is_some_and(|owner| owner.uid == self.uid)

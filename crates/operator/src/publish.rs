@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use flowctl_api::Status;
+use flowctl_api::{ConditionType, Status};
 use flowctl_plan::Publication;
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Resource, core::object::HasStatus};
@@ -11,15 +11,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    budget::Budget,
     caches::{Cached, Caches},
     events::Events,
-    metrics::Metrics,
+    line::{Line, Urgency},
     ownership::Master,
     pace::Pace,
     rbac::Rule,
     store::prune,
-    write::{Error, Writer},
+    write::{Error, Payment, Writer},
 };
 
 /// What publishing status needs.
@@ -34,8 +33,7 @@ pub(crate) const RULES: &[Rule] = &[Rule::new(
 pub(crate) struct Statuses {
     writer: Writer,
     events: Events,
-    metrics: Metrics,
-    budget: Arc<Budget>,
+    line: Arc<Line>,
     pace: Arc<Pace>,
 }
 
@@ -44,8 +42,13 @@ pub(crate) struct Statuses {
 pub(crate) enum News {
     /// It takes a spec in, which whoever wrote it waits for: as rare as specs are written, and in the budget of all writes.
     Spec,
-    /// Something else changed: pods, other objects. These have a budget of their own, because pods may flap for ever.
-    World,
+    /// The world made the object Ready, or not. Like all that follows it waits in line, because pods may flap for ever; but
+    /// people gate on it.
+    Ready,
+    /// Another condition turned.
+    Turn,
+    /// Something else changed: a number, a message.
+    Detail,
 }
 
 /// What became of a status.
@@ -53,7 +56,8 @@ pub(crate) enum News {
 pub(crate) enum Published {
     /// It stands as it should.
     Done,
-    /// Too much was written, for this object or for all: a new pass after this time will publish what is true then.
+    /// Too much was written, for this object or for all: a new pass after this time, or when the object is woken, will publish
+    /// what is true then.
     Deferred(Duration),
 }
 
@@ -61,9 +65,27 @@ pub(crate) enum Published {
 
 impl News {
     fn of(published: Option<&Status>, wanted: &Status) -> Self {
-        match published {
-            Some(published) if published.observed_generation == wanted.observed_generation => Self::World,
-            Some(_) | None => Self::Spec,
+        let Some(published) = published.filter(|published| published.observed_generation == wanted.observed_generation)
+        else {
+            return Self::Spec;
+        };
+        let told = |type_: &str| {
+            let mut conditions = published.conditions.iter();
+            let same = conditions.find(|condition| condition.type_ == type_);
+            same.map(|condition| condition.status.as_str())
+        };
+        let mut turned = wanted
+            .conditions
+            .iter()
+            .filter(|condition| told(&condition.type_) != Some(condition.status.as_str()))
+            .map(|condition| condition.type_.as_str())
+            .peekable();
+        if turned.peek().is_none() {
+            Self::Detail
+        } else if turned.any(|type_| type_ == ConditionType::Ready.as_str()) {
+            Self::Ready
+        } else {
+            Self::Turn
         }
     }
 }
@@ -71,12 +93,11 @@ impl News {
 // === impl Statuses ===
 
 impl Statuses {
-    pub(crate) fn new(writer: Writer, events: Events, metrics: Metrics, budget: Budget) -> Self {
+    pub(crate) fn new(writer: Writer, events: Events, line: Arc<Line>) -> Self {
         Self {
             writer,
             events,
-            metrics,
-            budget: Arc::new(budget),
+            line,
             pace: Arc::default(),
         }
     }
@@ -96,15 +117,13 @@ impl Statuses {
     where
         K: Cached + HasStatus<Status = Status>,
     {
-        if !object
-            .status()
-            .is_some_and(|published| stands(published, &publication.status))
-        {
-            if let Err(wait) = self.pace.ask(&master.uid, object.status(), &publication.status) {
-                return Ok(Published::Deferred(wait));
-            }
-            let news = News::of(object.status(), &publication.status);
-            match self.write::<K, K>(master, &publication.status, news).await? {
+        let (published, wanted) = (object.status(), &publication.status);
+        if published.is_some_and(|published| stands(published, wanted)) {
+            self.line.leave(&master.subject());
+        } else {
+            let news = News::of(published, wanted);
+            let generation = wanted.observed_generation;
+            match self.write::<K, K>(master, generation, wanted, news).await? {
                 Write::Deferred(wait) => return Ok(Published::Deferred(wait)),
                 Write::Gone => return Ok(Published::Done),
                 Write::Answer(mut answer) => {
@@ -120,10 +139,11 @@ impl Statuses {
         Ok(Published::Done)
     }
 
-    /// Writes a status without looking at the published one.
+    /// Writes a status about this generation without looking at the published one.
     pub(crate) async fn write<K, T>(
         &self,
         master: &Master,
+        generation: Option<i64>,
         status: &impl Serialize,
         news: News,
     ) -> Result<Write<T>, Error>
@@ -131,25 +151,41 @@ impl Statuses {
         K: Cached,
         T: serde::de::DeserializeOwned,
     {
-        let may = match news {
-            News::Spec => Ok(()),
-            News::World => self.budget.take(),
+        let paid = match self.may(master, generation, news) {
+            Ok(paid) => paid,
+            Err(wait) => return Ok(Write::Deferred(wait)),
         };
-        if let Err(wait) = may {
-            self.metrics.deferred.inc();
-            return Ok(Write::Deferred(wait));
-        }
-        self.pace.wrote(&master.uid);
+        self.pace.wrote(&master.uid, news);
         let body = body::<K>(master, status);
-        match self
-            .writer
-            .apply_status::<K, T>(&master.namespace, &master.name, &body)
-            .await
-        {
-            Ok(answer) => Ok(Write::Answer(answer)),
+        let (namespace, name) = (&master.namespace, &master.name);
+        match self.writer.apply_status::<K, T>(namespace, name, &body, paid).await {
+            Ok(answer) => {
+                self.pace.taken(&master.uid);
+                Ok(Write::Answer(answer))
+            }
             Err(Error::Status(status)) if status.code == 404 => Ok(Write::Gone),
-            Err(error) => Err(error),
+            Err(error) => {
+                if error.was_sent() {
+                    self.pace.refused(&master.uid, generation);
+                }
+                Err(error)
+            }
         }
+    }
+
+    /// Whether a status may be written now, and how it is paid.
+    fn may(&self, master: &Master, generation: Option<i64>, news: News) -> Result<Payment, Duration> {
+        self.pace.ask(&master.uid, generation, news)?;
+        let urgency = match news {
+            News::Spec => {
+                // It tells of the world as well.
+                self.line.leave(&master.subject());
+                return Ok(Payment::Due);
+            }
+            News::Ready => Urgency::High,
+            News::Turn | News::Detail => Urgency::Low,
+        };
+        self.line.ask(&master.subject(), urgency).map(|()| Payment::Done)
     }
 }
 
@@ -223,6 +259,25 @@ mod tests {
         };
         assert_eq!(News::of(None, &of(Some(1))), News::Spec);
         assert_eq!(News::of(Some(&of(Some(1))), &of(Some(2))), News::Spec);
-        assert_eq!(News::of(Some(&of(Some(2))), &of(Some(2))), News::World);
+        assert_eq!(News::of(Some(&of(Some(2))), &of(Some(2))), News::Detail);
+    }
+
+    // A roll-out that is gated on Ready must not stand in line behind numbers of pods.
+    #[test]
+    fn a_turn_of_ready_is_told_apart() {
+        let published = status(&["Healthy", "Ready"], "");
+        let turned = |index: usize| {
+            let mut wanted = status(&["Healthy", "Ready"], "why");
+            wanted.conditions[index].status = "False".to_owned();
+            News::of(Some(&published), &wanted)
+        };
+        assert_eq!([turned(0), turned(1)], [News::Turn, News::Ready]);
+        let added = status(&["Healthy", "Ready", "Stalled"], "");
+        assert_eq!(News::of(Some(&published), &added), News::Turn);
+        assert_eq!(News::of(Some(&added), &published), News::Detail);
     }
 }
+
+#[cfg(test)]
+#[path = "publish_tests.rs"]
+mod storms;

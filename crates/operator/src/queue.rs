@@ -128,9 +128,9 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
         self.shared.changed.notify_one();
     }
 
-    /// The next key to look at, when there is one; its delayed wake-up is forgotten, because the look that begins now
-    /// decides anew. `None`: the queue is closed.
-    pub(crate) async fn next(&self) -> Option<InWork<T>> {
+    /// The next key to look at, when there is one and `hold` gives no time to wait; its delayed wake-up is forgotten, because
+    /// the look that begins now decides anew. `None`: the queue is closed.
+    pub(crate) async fn next_unless(&self, hold: impl Fn() -> Option<Duration>) -> Option<InWork<T>> {
         loop {
             let changed = self.shared.changed.notified();
             let until = {
@@ -142,7 +142,11 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
                 }
                 let now = Instant::now();
                 state.promote(now);
-                if let Some((key, since)) = state.take() {
+                if let Some(wait) = hold() {
+                    // What becomes due meanwhile waits with the others, and is seen to.
+                    let due = state.timeline.first().map(|(at, _)| *at);
+                    Some(due.map_or(now + wait, |due| due.min(now + wait)))
+                } else if let Some((key, since)) = state.take() {
                     let more = !state.ready.is_empty() || !state.timeline.is_empty();
                     drop(state);
                     if more {
@@ -153,8 +157,9 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
                         waited: now.saturating_duration_since(since),
                         queue: self.clone(),
                     });
+                } else {
+                    state.timeline.first().map(|(at, _)| *at)
                 }
-                state.timeline.first().map(|(at, _)| *at)
             };
             match until {
                 Some(at) => tokio::select! {
@@ -164,6 +169,12 @@ impl<T: Clone + Eq + Ord + Hash> Queue<T> {
                 None => changed.await,
             }
         }
+    }
+
+    /// The next key to look at.
+    #[cfg(test)]
+    pub(crate) async fn next(&self) -> Option<InWork<T>> {
+        self.next_unless(|| None).await
     }
 
     /// Hands out nothing more.
@@ -314,6 +325,58 @@ mod tests {
         drop(queue.next().await.expect("open"));
         let nothing = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
         assert!(nothing.is_err());
+    }
+
+    // An operator that may not write for a while must show what waits for it, begin with what waited longest, and hear the
+    // end.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_keeps_its_place_and_is_seen() {
+        let queue = Queue::new();
+        let until = Instant::now() + Duration::from_secs(30);
+        let hold = move || {
+            until
+                .checked_duration_since(Instant::now())
+                .filter(|wait| !wait.is_zero())
+        };
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let queue = queue.clone();
+                tokio::spawn(async move {
+                    let mut seen = Vec::new();
+                    while let Some(work) = queue.next_unless(hold).await {
+                        seen.push((*work.key(), work.waited().as_secs()));
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    seen
+                })
+            })
+            .collect();
+        for key in 0..5 {
+            queue.wake(key);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        queue.wake_after(9, Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!((queue.depth(), queue.in_work()), (6, 0));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        queue.close();
+        let mut all = Vec::new();
+        for worker in workers {
+            all.extend(worker.await.expect("no panic"));
+        }
+        all.sort_unstable();
+        assert_eq!(all, [(0, 30), (1, 29), (2, 28), (3, 28), (4, 27), (9, 25)]);
+
+        let queue = Queue::<u8>::new();
+        let held = queue.next_unless(|| Some(Duration::from_secs(3600)));
+        let closed = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            queue.close();
+        };
+        let (work, ()) = tokio::time::timeout(Duration::from_secs(2), async { tokio::join!(held, closed) })
+            .await
+            .expect("the end is heard");
+        assert!(work.is_none());
     }
 
     // The first sign of an operator that is too slow is how long its work waits; what is put off on purpose does not.

@@ -100,8 +100,7 @@ async fn pipeline(
         return Ok(Outcome::Gone);
     };
     let publication = flowctl_plan::status::pipeline(&observed, &plan, &applied);
-    let wake_after = publication.wake_after;
-    context.refusals.stand_for(&master.uid, wake_after);
+    let wake_after = context.refusals.stand_for(&master.uid, publication.wake_after);
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
     Ok(outcome(published, applied.failures.is_empty(), wake_after))
 }
@@ -126,8 +125,7 @@ async fn processor(
         return Ok(Outcome::Gone);
     };
     let publication = flowctl_plan::status::processor(&observed, &plan, &applied);
-    let wake_after = publication.wake_after;
-    context.refusals.stand_for(&master.uid, wake_after);
+    let wake_after = context.refusals.stand_for(&master.uid, publication.wake_after);
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
     Ok(outcome(published, applied.failures.is_empty(), wake_after))
 }
@@ -142,7 +140,7 @@ async fn unreadable<K: Cached>(context: &Context, master: &Master, invalid: &Inv
 
 fn outcome(published: Published, all_written: bool, wake_after: Option<Duration>) -> Outcome {
     match published {
-        Published::Deferred(wait) => Outcome::Deferred(wait),
+        Published::Deferred(wait) => Outcome::Deferred(wake_after.map_or(wait, |wake_after| wake_after.min(wait))),
         Published::Done if all_written => Outcome::Settled(wake_after),
         Published::Done => Outcome::Retrying(wake_after),
     }

@@ -1,13 +1,15 @@
 //! Who refers to which ExternalProcessor: kept from watch events, so that a change of one wakes those who refer to it
-//! without looking at anybody else. It must hold what the objects say, granted or not; whether a reference counts is
-//! decided where it is used.
+//! without looking at anybody else, and only when it is a change of something that they look at. It must hold what the
+//! objects say, granted or not; whether a reference counts is decided where it is used.
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use flowctl_plan::Key;
+use flowctl_api::ExternalProcessor;
+use flowctl_plan::{Key, references::looked_at};
 
 use crate::subject::Subject;
 
@@ -21,6 +23,8 @@ pub(crate) struct References {
 struct State {
     targets: HashMap<Subject, BTreeSet<Key>>,
     referrers: HashMap<Key, BTreeSet<Subject>>,
+    /// Hash of what referrers look at, for each processor that exists.
+    shown: HashMap<Key, u64>,
 }
 
 // === impl References ===
@@ -48,6 +52,22 @@ impl References {
         changed
     }
 
+    /// This processor is as it is now, or gone: gives who refers to it, if it looks otherwise to them.
+    pub(crate) fn show(&self, target: &Key, now: Option<&ExternalProcessor>) -> Vec<Subject> {
+        let now = now.map(|processor| {
+            let mut hasher = DefaultHasher::new();
+            looked_at(processor).to_string().hash(&mut hasher);
+            hasher.finish()
+        });
+        let mut state = self.lock();
+        let before = match now {
+            Some(now) => state.shown.insert(target.clone(), now),
+            None => state.shown.remove(target),
+        };
+        drop(state);
+        if before == now { Vec::new() } else { self.of(target) }
+    }
+
     /// Who refers to this processor, whether it exists or not.
     pub(crate) fn of(&self, target: &Key) -> Vec<Subject> {
         self.lock()
@@ -71,6 +91,8 @@ impl References {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn keys<const N: usize>(names: [&str; N]) -> BTreeSet<Key> {
@@ -103,5 +125,49 @@ mod tests {
         index.set(&b, BTreeSet::new());
         let state = index.lock();
         assert!(state.targets.is_empty() && state.referrers.is_empty(), "{state:?}");
+    }
+
+    // A processor that a thousand Pipelines use would cost a thousand passes with each step of each of its pods.
+    #[test]
+    fn referrers_hear_of_what_they_look_at_and_of_nothing_else() {
+        let index = References::default();
+        let (key, referrer) = (Key::new("ns", "x"), Subject::pipeline(Key::new("ns", "a")));
+        index.set(&referrer, keys(["x"]));
+        let processor = |status: Value, image: &str| -> ExternalProcessor {
+            serde_json::from_value(
+                json!({"apiVersion": "flowctl.dev/v1alpha1", "kind": "ExternalProcessor",
+                "metadata": {"namespace": "ns", "name": "x", "uid": "u"}, "status": status,
+                "spec": {"role": "Processor", "port": 1, "workload": {"image": image}}}),
+            )
+            .expect("an ExternalProcessor")
+        };
+        let hear = |now: Option<&ExternalProcessor>| index.show(&key, now) == [referrer.clone()];
+        let condition = |type_: &str, status: &str| {
+            json!({"type": type_, "status": status, "reason": "R", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        assert!(hear(Some(&processor(json!({"pods": "0/1"}), "i"))), "it exists");
+        assert!(!hear(Some(&processor(json!({"pods": "0/1"}), "i"))));
+        let moves = json!({"pods": "0/1", "replicas": 1, "usedBy": 7, "observedGeneration": 2, "selector": "a=b",
+            "revision": {"current": "a"}, "effective": {"image": "i"}, "conditions": [condition("Reconciling", "True")]});
+        assert!(!hear(Some(&processor(moves.clone(), "i"))));
+        let mut last = moves;
+        for (field, value) in [
+            ("pods", json!("1/1")),
+            ("why", json!("it crashes")),
+            ("endpoint", json!("x:1")),
+            ("conditions", json!([condition("Ready", "True")])),
+            ("conditions", json!([condition("Ready", "False")])),
+            (
+                "conditions",
+                json!([condition("Ready", "False"), condition("Healthy", "False")]),
+            ),
+        ] {
+            last[field] = value;
+            assert!(hear(Some(&processor(last.clone(), "i"))), "{field}");
+        }
+        assert!(hear(Some(&processor(last, "j"))), "its spec");
+        assert!(hear(None) && !hear(None), "it is gone");
+        assert!(index.lock().shown.is_empty());
     }
 }

@@ -59,15 +59,23 @@ impl Refusals {
         self.lock().remove(&(owner.to_owned(), child.clone()));
     }
 
-    /// The pass over this owner ends, and it is tried again after this time: so long the answers of the pass stand.
-    pub(crate) fn stand_for(&self, owner: &str, pause: Option<Duration>) {
-        let Some(pause) = pause else { return };
-        let fresh = |answer: &&mut Answer| answer.until.is_none();
+    /// The pass over this owner ends, and it is tried again after this time: so long the answers of the pass stand. Gives
+    /// when to look again: an answer that was only repeated is asked for anew when it stands no more, because whoever woke
+    /// the object may have done so to say that something was repaired.
+    pub(crate) fn stand_for(&self, owner: &str, pause: Option<Duration>) -> Option<Duration> {
+        let pause = pause?;
+        let now = Instant::now();
         let mut answers = self.lock();
         let of_owner = answers.iter_mut().filter(|((uid, _), _)| uid == owner);
-        for answer in of_owner.map(|(_, answer)| answer).filter(fresh) {
-            answer.until = Some(Instant::now() + pause.min(LONGEST));
+        let mut look = pause;
+        for (_, answer) in of_owner {
+            match answer.until {
+                None => answer.until = Some(now + pause.min(LONGEST)),
+                Some(until) if until > now => look = look.min(until - now),
+                Some(_) => {}
+            }
         }
+        Some(look)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, ChildRef), Answer>> {
@@ -118,5 +126,30 @@ mod tests {
         tokio::time::advance(LONGEST * 2).await;
         refusals.refused("v", &child, "a", &refused);
         assert_eq!(refusals.lock().len(), 1, "what is old is forgotten");
+    }
+
+    // Whoever repaired something and touches the object a moment too early would otherwise wait for five minutes.
+    #[tokio::test(start_paused = true)]
+    async fn a_repeated_answer_is_asked_for_again_when_it_stands_no_more() {
+        let refusals = Refusals::default();
+        let child = ChildRef {
+            kind: ChildKind::Deployment,
+            name: "x".to_owned(),
+        };
+        let refused = FailureKind::Refused {
+            code: 403,
+            message: "no".to_owned(),
+        };
+        let (long, short) = (Duration::from_secs(300), Duration::from_secs(5));
+        refusals.refused("u", &child, "a", &refused);
+        assert_eq!(refusals.stand_for("u", Some(long)), Some(long), "it was just asked for");
+        tokio::time::advance(Duration::from_secs(12)).await;
+        assert!(refusals.stands("u", &child, "a").is_some());
+        assert_eq!(refusals.stand_for("v", Some(long)), Some(long), "another object");
+        assert_eq!(refusals.stand_for("u", Some(short)), Some(short));
+        let look = refusals.stand_for("u", Some(long)).expect("a time");
+        assert_eq!(look, Duration::from_secs(18));
+        tokio::time::advance(look).await;
+        assert!(refusals.stands("u", &child, "a").is_none(), "it is sent again then");
     }
 }

@@ -6,7 +6,10 @@ use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use flowctl_api::{ExternalProcessor, Pipeline};
 use flowctl_plan::Settings;
 use flowctl_runtime::{AdminServer, BindError, Metrics as Registry, Readiness, Shutdown};
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, pending},
+};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment, ReplicaSet},
     batch::v1::Job,
@@ -31,6 +34,7 @@ use crate::{
     fights::Fights,
     health::Health,
     leader::{Election, Fence, Leader, Lost},
+    line::Line,
     metrics::Metrics,
     places::Places,
     publish::Statuses,
@@ -82,6 +86,9 @@ pub enum RunError {
     /// A part of the operator that never ends has ended.
     #[error("a part of the operator ended by itself: {0}")]
     Ended(#[source] JoinError),
+    /// A part of the operator that never ends has ended as if it were done.
+    #[error("a part of the operator ended by itself, as if it were done")]
+    EndedEarly,
 }
 
 /// Runs the operator until `shutdown` is requested. In a process of its own the caller must exit at once, and not with
@@ -127,10 +134,11 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         &metrics,
     );
     let (writes, pushback) = (clients.writes.clone(), clients.pushback.clone());
-    let budget = Budget::of_writes(options.writes_per_second);
-    let writer = Writer::new(writes, pushback, fence, metrics.clone(), budget);
-    let budget = Budget::of_statuses(options.writes_per_second);
-    let statuses = Statuses::new(writer.clone(), events, metrics.clone(), budget);
+    let budget = Arc::new(Budget::of_writes(options.writes_per_second));
+    let writer = Writer::new(writes, pushback, fence, metrics.clone(), Arc::clone(&budget));
+    let line = Arc::new(Line::new(options.writes_per_second, budget, metrics.clone()));
+    tasks.spawn(Arc::clone(&line).run(queue.clone()));
+    let statuses = Statuses::new(writer.clone(), events, line);
     let mut last_events = AbortOnDropHandle::new(tokio::spawn(publisher.run()));
     let changed = Arc::new(Notify::new());
     let (places, watches) = watches(&clients, &options.namespaces, &caches, &metrics, &changed);
@@ -156,7 +164,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     let mut workers = JoinSet::new();
     let start = async {
         // The senders live in the tasks: an error means that everything is ending.
-        let _ = is_served.wait_for(|served| *served).await;
+        let _ = unless_ended(&mut tasks, is_served.wait_for(|served| *served)).await?;
         for watch in watches {
             tasks.spawn(watch);
         }
@@ -169,16 +177,15 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
             synced,
         };
         tasks.spawn(health.run());
-        let _ = is_synced.wait_for(|synced| *synced).await;
-        let _ = leads.wait_for(|leads| *leads).await;
+        let _ = unless_ended(&mut tasks, is_synced.wait_for(|synced| *synced)).await?;
+        let _ = unless_ended(&mut tasks, leads.wait_for(|leads| *leads)).await?;
         queue.begin();
         caches.wake_all(None);
         tracing::info!(workers = options.concurrency, "passes begin");
         for _ in 0..options.concurrency.max(1) {
             workers.spawn(Arc::clone(&work).run());
         }
-        let ended = tasks.join_next().await;
-        ended.map_or(Ok(()), |ended| ended.map_err(RunError::Ended))
+        unless_ended(&mut tasks, pending::<()>()).await
     };
     let end = tokio::select! {
         () = shutdown.requested() => Ok(()),
@@ -210,6 +217,18 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         let _ = leadership.await;
     }
     Ok(())
+}
+
+/// Waits for something, unless one of the tasks ends first: none of them ever does by itself, and without it what is waited for
+/// may never come.
+async fn unless_ended<T>(tasks: &mut JoinSet<()>, awaited: impl Future<Output = T>) -> Result<T, RunError> {
+    tokio::select! {
+        Some(ended) = tasks.join_next() => {
+            ended.map_err(RunError::Ended)?;
+            Err(RunError::EndedEarly)
+        }
+        done = awaited => Ok(done),
+    }
 }
 
 type Leadership = (
@@ -301,5 +320,28 @@ impl Prepared<'_> {
         let watch = Watch::<K>::new(client, pushback, place, caches, self.metrics.clone(), changed);
         self.places.add(watch.life());
         self.runs.push(watch.run().boxed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A watch that panics while the first lists are read would leave an operator that lives, is never ready, and is never
+    // started again.
+    #[tokio::test]
+    async fn a_part_that_ends_before_all_is_known_ends_the_operator() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pending::<()>());
+        assert!(matches!(unless_ended(&mut tasks, async { 7 }).await, Ok(7)));
+        tasks.spawn(async { panic!("a watch that panics") });
+        let ended = unless_ended(&mut tasks, pending::<()>()).await;
+        assert!(
+            matches!(&ended, Err(RunError::Ended(error)) if error.is_panic()),
+            "{ended:?}"
+        );
+        tasks.spawn(async {});
+        let ended = unless_ended(&mut tasks, pending::<()>()).await;
+        assert!(matches!(ended, Err(RunError::EndedEarly)), "{ended:?}");
     }
 }

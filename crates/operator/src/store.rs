@@ -39,6 +39,8 @@ struct State<K> {
     gone: HashMap<String, u64>,
     /// The same uids, with the time until which each is remembered, in order.
     gone_until: VecDeque<(Instant, String)>,
+    /// Versions of the last lists, by namespace; `None`: of all namespaces.
+    lists: HashMap<Option<String>, u64>,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
             groups: HashMap::new(),
             gone: HashMap::new(),
             gone_until: VecDeque::new(),
+            lists: HashMap::new(),
         };
         Self {
             belongs,
@@ -177,6 +180,10 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
             .filter(|(key, entry)| !listed.contains(key) && !entry.outranks(version, now))
             .map(|(key, _)| key.clone())
             .collect();
+        match version {
+            Some(version) => state.lists.insert(namespace.map(str::to_owned), version),
+            None => state.lists.remove(&namespace.map(str::to_owned)),
+        };
         let mut changes: Vec<_> = vanished.iter().filter_map(|key| state.remove(key)).collect();
         for Listed { key, entry } in list {
             let known = state.entries.get(&key);
@@ -192,7 +199,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     }
 
     /// The answer to a write of ours. One that comes after the watch told of something newer is no news, and no event
-    /// would ever correct it.
+    /// would ever correct it; nor one of an object that a newer list did not have.
     pub(crate) fn wrote(&self, object: Arc<K>) {
         let now = Instant::now();
         let Some((key, mut entry)) = self.entry_of(&Ok(object)) else {
@@ -201,11 +208,9 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         entry.ours_until = Some(now + OVERLAY);
         let mut state = self.write();
         state.forget_old(now);
-        let is_late = |known: &Entry<K>| {
-            known.uid == entry.uid
-                && matches!((known.version, entry.version), (Some(known), Some(ours)) if known > ours)
-        };
-        if !state.entries.get(&key).is_some_and(is_late) {
+        let known = state.entries.get(&key).filter(|known| known.uid == entry.uid);
+        let newer = known.map_or_else(|| state.list_of(&key), |known| known.version);
+        if !matches!((newer, entry.version), (Some(newer), Some(ours)) if newer > ours) {
             state.put((key, entry), now);
         }
     }
@@ -316,6 +321,15 @@ impl<K> State<K> {
             belongs: entry.group.into_iter().collect(),
             key: key.clone(),
         })
+    }
+
+    /// The version of the last list in which an object of this name would have been.
+    fn list_of(&self, key: &Key) -> Option<u64> {
+        let list = self
+            .lists
+            .get(&None)
+            .or_else(|| self.lists.get(&Some(key.namespace.clone())));
+        list.copied()
     }
 
     fn bury(&mut self, uid: &str, version: u64, now: Instant) {

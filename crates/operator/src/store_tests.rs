@@ -111,6 +111,39 @@ async fn a_late_answer_does_not_bring_back_what_is_gone() {
     assert_eq!(versions(&store, "p"), ["10"], "a successor is not gone");
 }
 
+// The watch broke, and with it the news that a new child was deleted; the list does not have it, and the answer to its creation
+// is read after that. It would be believed to exist until the next list, perhaps for days.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_does_not_bring_back_what_a_list_does_not_have() {
+    for namespace in [None, Some("ns")] {
+        let store = store();
+        store.replace(namespace, vec![], Some(9));
+        store.wrote(Arc::new(object("a", "1", 5, "p")));
+        assert_eq!(versions(&store, "p"), Vec::<String>::new());
+        // A successor is there, and its predecessor's last answer is late.
+        store.replace(namespace, list(&store, vec![seen("a", "2", 8, "p")]), Some(9));
+        store.wrote(Arc::new(object("a", "1", 5, "p")));
+        assert_eq!(versions(&store, "p"), ["8"]);
+        store.wrote(Arc::new(object("b", "3", 10, "p")));
+        assert_eq!(
+            versions(&store, "p"),
+            ["8", "10"],
+            "what was made after the list is no ghost"
+        );
+        store.replace(Some("other"), vec![], Some(99));
+        store.wrote(Arc::new(object("c", "4", 11, "p")));
+        assert_eq!(
+            versions(&store, "p"),
+            ["8", "10", "11"],
+            "another namespace tells nothing"
+        );
+        // After a restored backup versions begin earlier.
+        store.replace(namespace, vec![], Some(3));
+        store.wrote(Arc::new(object("d", "5", 4, "p")));
+        assert!(versions(&store, "p").contains(&"4".to_owned()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_we_deleted_does_not_come_back_but_a_successor_does() {
     let store = store();

@@ -46,7 +46,10 @@ pub(crate) async fn tell<K: Cached>(
     if published.as_ref() == Some(&wanted) {
         return Ok(Published::Done);
     }
-    match statuses.write::<K, Value>(master, &wanted, News::World).await? {
+    match statuses
+        .write::<K, Value>(master, generation, &wanted, News::Turn)
+        .await?
+    {
         Write::Deferred(wait) => Ok(Published::Deferred(wait)),
         Write::Answer(_) | Write::Gone => Ok(Published::Done),
     }

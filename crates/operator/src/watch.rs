@@ -39,6 +39,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Failures in a row after which the resource version itself is suspected, and the list taken anew.
 const SUSPECT: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// A watch that stood for longer began well.
+const LIVED: Duration = Duration::from_secs(1);
 
 /// Signs of life of one watch.
 #[derive(Debug)]
@@ -186,39 +188,48 @@ impl<K: Cached> Watch<K> {
 
     /// Lists and follows until it is dropped.
     pub(crate) async fn run(self) {
-        let mut failures = 0_u32;
+        // In a row, and since the last list: the second decides about the next one. A list that succeeds says nothing about
+        // whether what follows does.
+        let (mut failures, mut since_list) = (0_u32, 0_u32);
         let mut position = None;
         loop {
             let begun = Instant::now();
-            let (next, end) = match position.take() {
+            let (next, progress, end) = match position.take() {
                 None => match self.list().await {
-                    Ok(version) => (Some(version), Ok(Progress::Made)),
-                    Err(failure) => (None, Err(failure)),
+                    Ok(version) => (Some(version), Progress::Listed, Ok(())),
+                    Err(failure) => (None, Progress::None, Err(failure)),
                 },
                 Some(version) => self.follow(version).await,
             };
             position = next;
-            let wait = match end {
-                Ok(Progress::Made) => {
-                    failures = 0;
+            // A watch that stood for a while is life, however it ended.
+            let lived = match progress {
+                Progress::Begun | Progress::Made => begun.elapsed() > LIVED,
+                Progress::None | Progress::Listed => false,
+            };
+            let wait = match (end, progress) {
+                (Ok(()), Progress::Listed) => {
+                    since_list = 0;
                     Duration::ZERO
                 }
-                // Nothing happened and the watch ended at its time: that is life. One that ends at once is a failure.
-                Ok(Progress::None) if begun.elapsed() > Duration::from_secs(1) => {
-                    failures = 0;
+                // Perhaps nothing happened and it ended at its time.
+                (Ok(()), progress) if lived || matches!(progress, Progress::Made) => {
+                    (failures, since_list) = (0, 0);
                     Duration::ZERO
                 }
-                Ok(Progress::None) => {
-                    failures += 1;
+                // One that ends at once is a failure.
+                (Ok(()), _) => {
+                    (failures, since_list) = (failures + 1, since_list + 1);
                     pause(failures)
                 }
-                Err(failure) => {
-                    failures += 1;
+                (Err(failure), _) => {
+                    failures = if lived { 1 } else { failures + 1 };
+                    since_list += 1;
                     self.life.failed(&failure);
                     self.metrics.watch_failed(K::KIND, failure.reason());
                     tracing::warn!(kind = K::KIND, namespace = self.life.namespace, %failure, failures, "watch failed");
                     let expired = matches!(failure, Failure::Expired);
-                    if expired || failures >= SUSPECT {
+                    if expired || since_list >= SUSPECT {
                         position = None;
                     }
                     if expired && failures == 1 {
@@ -265,11 +276,11 @@ impl<K: Cached> Watch<K> {
     }
 
     /// Follows from a version to the end of the watch; gives the last version that it saw.
-    async fn follow(&self, version: String) -> (Option<String>, Result<Progress, Failure>) {
+    async fn follow(&self, version: String) -> (Option<String>, Progress, Result<(), Failure>) {
         let mut version = version;
         let mut progress = Progress::None;
         let end = self.events(&mut version, &mut progress).await;
-        (Some(version), end.map(|()| progress))
+        (Some(version), progress, end)
     }
 
     async fn events(&self, version: &mut String, progress: &mut Progress) -> Result<(), Failure> {
@@ -280,6 +291,7 @@ impl<K: Cached> Watch<K> {
             .await
             .map_err(|_| Failure::Silent(LIST))?;
         let mut events = pin!(begin.map_err(Failure::from)?);
+        *progress = Progress::Begun;
         self.life.seen();
         let patience = Duration::from_secs(seconds.into()) + SILENCE;
         loop {
@@ -324,10 +336,17 @@ fn pause(failures: u32) -> Duration {
     jittered(wait.min(LONGEST_WAIT))
 }
 
-/// Whether a watch told anything.
+/// What came of a list or a watch.
+#[derive(Clone, Copy)]
 enum Progress {
+    /// No answer.
     None,
+    /// A watch began, and told nothing.
+    Begun,
+    /// A watch told something.
     Made,
+    /// There is a version to follow from.
+    Listed,
 }
 
 // === impl Failure ===

@@ -33,6 +33,8 @@ enum Answer {
 struct Script {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// When.
+    at: Arc<Mutex<Vec<Instant>>>,
 }
 
 type ScriptBody = BoxBody<Bytes, Infallible>;
@@ -42,6 +44,7 @@ impl Script {
         Self {
             answers: Arc::new(Mutex::new(answers.into_iter().collect())),
             asked: Arc::default(),
+            at: Arc::default(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Script {
             None => parameter("continue").map_or("list".to_owned(), |token| format!("list {token}")),
         };
         self.asked.lock().expect("no panic").push(asked);
+        self.at.lock().expect("no panic").push(Instant::now());
         let answer = self
             .answers
             .lock()
@@ -245,6 +249,32 @@ async fn a_quiet_watch_between_failures_makes_them_single() {
     ]);
     play(&script, 8).await;
     assert_eq!(script.asked()[1..], ["watch 5"; 7]);
+}
+
+// An apiserver whose watch cache is behind its storage answers every list and refuses every watch: without a pause that would be as
+// many lists of everything as fit into a second.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_leads_to_no_watch_is_not_taken_again_and_again() {
+    let refused = || [list(5, vec![pipeline("a", 5)], ""), Answer::Whole(410, status(410))];
+    let script = Script::new((0..8).flat_map(|_| refused()));
+    let begun = Instant::now();
+    play(&script, 4).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "at once the first time");
+    let script = Script::new((0..8).flat_map(|_| refused()));
+    let begun = Instant::now();
+    play(&script, 16).await;
+    assert!(begun.elapsed() > Duration::from_secs(25), "{:?}", begun.elapsed());
+
+    // A watch that stood for a while makes the next refusal the first one again.
+    let mut answers: Vec<Answer> = (0..6).flat_map(|_| refused()).collect();
+    answers.extend([list(9, vec![], ""), Answer::Quiet(Duration::from_secs(50))]);
+    answers.extend([Answer::Whole(410, status(410)), list(9, vec![], "")]);
+    let script = Script::new(answers);
+    play(&script, 16).await;
+    assert_eq!(script.asked()[12..16], ["list", "watch 9", "watch 9", "list"]);
+    let at = script.at.lock().expect("no panic").clone();
+    assert!(at[12] - at[11] > Duration::from_secs(5), "{at:?}");
+    assert!(at[15] - at[14] < Duration::from_secs(1), "{at:?}");
 }
 
 // The token of a long list runs out: nothing of the half list may be taken for the whole.

@@ -1,5 +1,6 @@
-//! Workers: take a key, make a pass, decide when to look again. Between passes they keep what the apiserver asked for
-//! (`Retry-After`) and the write budget; a pass that fails as a whole is backed off for its object alone.
+//! Workers: take a key, make a pass, decide when to look again. Before they take one they keep what the apiserver asked
+//! for (`Retry-After`) and the write budget, so that the queue keeps its order and shows what waits; a pass that fails as
+//! a whole is backed off for its object alone.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use crate::{
     backoff::{Backoff, jittered},
     metrics::Metrics,
     queue::Queue,
-    reconcile::{Context, reconcile},
+    reconcile::{Context, Outcome, reconcile},
     subject::Subject,
     write::Error,
 };
@@ -34,13 +35,10 @@ pub(crate) struct Work {
 impl Work {
     /// One worker: until the queue is closed.
     pub(crate) async fn run(self: Arc<Self>) {
-        while let Some(work) = self.queue.next().await {
+        while let Some(work) = self.queue.next_unless(|| self.context.writer.wait()).await {
             let subject = work.key().clone();
             self.metrics.waited(subject.kind.as_str(), work.waited());
-            let wait = match self.context.writer.wait() {
-                Some(wait) => Some(spread(wait)),
-                None => self.pass(&subject).await,
-            };
+            let wait = self.pass(&subject).await;
             drop(work);
             if let Some(wait) = wait {
                 self.queue.wake_after(subject, wait);
@@ -57,7 +55,10 @@ impl Work {
         let _entered = span.enter();
         let (label, wait) = match end {
             Ok(Ok(Ok(outcome))) => {
-                self.backoff.forget(subject);
+                // A status that is put off is not one that was taken.
+                if !matches!(outcome, Outcome::Deferred(_)) {
+                    self.backoff.forget(subject);
+                }
                 (outcome.as_str(), outcome.look_again(jittered_resync(self.resync)))
             }
             Ok(Ok(Err(Error::Pushback(wait)))) => ("deferred", Some(spread(wait))),
@@ -93,7 +94,6 @@ fn jittered_resync(resync: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::Outcome;
 
     // A look that is promised earlier must not wait for the resync, and one that never comes would hide drift.
     #[test]

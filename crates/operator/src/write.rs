@@ -54,6 +54,15 @@ pub(crate) enum Force {
     No,
 }
 
+/// Whether the budget of all writes has paid for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Payment {
+    /// It does when the request is sent.
+    Due,
+    /// It did before (`line`).
+    Done,
+}
+
 /// Why there is no answer, or not the wanted one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -69,7 +78,10 @@ pub(crate) enum Error {
     /// The apiserver's answer.
     #[error("{}", .0.message)]
     Status(Box<Status>),
-    /// No connection, or an answer that cannot be read.
+    /// The answer says that it was done, and the rest of it cannot be read.
+    #[error("the apiserver did it, but its answer cannot be read: {0}")]
+    Garbled(#[source] Box<kube::Error>),
+    /// No connection, or none until the answer came: the request may have been carried out all the same.
     #[error("cannot reach the apiserver: {0}")]
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -84,13 +96,13 @@ impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Deserialize
 // === impl Writer ===
 
 impl Writer {
-    pub(crate) fn new(client: Client, pushback: Pushback, fence: Fence, metrics: Metrics, budget: Budget) -> Self {
+    pub(crate) fn new(client: Client, pushback: Pushback, fence: Fence, metrics: Metrics, budget: Arc<Budget>) -> Self {
         Self {
             client,
             pushback,
             fence,
             metrics,
-            budget: Arc::new(budget),
+            budget,
         }
     }
 
@@ -124,7 +136,7 @@ impl Writer {
             ..PostParams::default()
         };
         let request = builder::<K>(namespace).create(&params, body.to_string().into_bytes());
-        self.write::<K, K>("create", request).await
+        self.write::<K, K>("create", request, Payment::Due).await
     }
 
     /// Applies an object.
@@ -140,7 +152,7 @@ impl Writer {
             ..PatchParams::apply(MANAGER)
         };
         let request = builder::<K>(namespace).patch(name, &params, &Patch::Apply(body));
-        self.write::<K, K>("patch", request).await
+        self.write::<K, K>("patch", request, Payment::Due).await
     }
 
     /// Applies the status of an object with the status manager.
@@ -149,10 +161,11 @@ impl Writer {
         namespace: &str,
         name: &str,
         body: &Value,
+        payment: Payment,
     ) -> Result<T, Error> {
         let params = PatchParams::apply(flowctl_api::labels::STATUS_MANAGER).force();
         let request = builder::<K>(namespace).patch_subresource("status", name, &params, &Patch::Apply(body));
-        self.write::<K, T>("patch_status", request).await
+        self.write::<K, T>("patch_status", request, payment).await
     }
 
     /// Deletes the object of this uid, with all that it owns, in the background. One that is gone is deleted too. A conflict
@@ -164,7 +177,7 @@ impl Writer {
         };
         let params = DeleteParams::background().preconditions(only);
         let request = builder::<K>(namespace).delete(name, &params);
-        match self.write::<K, Value>("delete", request).await {
+        match self.write::<K, Value>("delete", request, Payment::Due).await {
             Err(Error::Status(status)) if status.code == 404 => Ok(()),
             answer => answer.map(drop),
         }
@@ -174,17 +187,23 @@ impl Writer {
         &self,
         verb: &'static str,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+        payment: Payment,
     ) -> Result<T, Error> {
         if !self.fence.is_open() {
             return Err(Error::NotLeader);
         }
-        self.budget.spend();
-        let answer = self.fence.pass(self.request(WRITE, request)).await;
+        let request = self.ready(request)?;
+        // From here on it is sent, whatever comes of it.
+        match payment {
+            Payment::Due => self.budget.spend(),
+            Payment::Done => {}
+        }
+        let answer = self.fence.pass(limited(WRITE, self.client.request(request))).await;
         let answer = answer.unwrap_or(Err(Error::NotLeader));
         let code = match &answer {
-            Ok(_) => 200,
+            Ok(_) | Err(Error::Garbled(_)) => 200,
             Err(Error::Status(status)) => status.code,
-            Err(_) => 0,
+            Err(Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Broken(_)) => 0,
         };
         self.metrics.write(kind_label::<K>(), verb, code);
         answer
@@ -195,11 +214,16 @@ impl Writer {
         limit: Duration,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, Error> {
+        let request = self.ready(request)?;
+        limited(limit, self.client.request(request)).await
+    }
+
+    /// The request, if it may be sent.
+    fn ready(&self, request: Result<Request<Vec<u8>>, kube::core::request::Error>) -> Result<Request<Vec<u8>>, Error> {
         if let Some(wait) = self.pushback.wait() {
             return Err(Error::Pushback(wait));
         }
-        let request = request.map_err(|error| Error::Broken(error.into()))?;
-        limited(limit, self.client.request(request)).await
+        request.map_err(|error| Error::Broken(error.into()))
     }
 }
 
@@ -245,6 +269,14 @@ fn kind_label<K: Resource<DynamicType = ()>>() -> &'static str {
 // === impl Error ===
 
 impl Error {
+    /// Whether the apiserver may have seen the request.
+    pub(crate) const fn was_sent(&self) -> bool {
+        match self {
+            Self::NotLeader | Self::Pushback(_) => false,
+            Self::Silent(_) | Self::Status(_) | Self::Garbled(_) | Self::Broken(_) => true,
+        }
+    }
+
     /// The failure as the status tells it.
     pub(crate) fn into_failure(self) -> FailureKind {
         match self {
@@ -273,6 +305,8 @@ impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Status(status),
+            // The client takes a body for JSON only after a status of success.
+            kube::Error::SerdeError(_) => Self::Garbled(Box::new(error)),
             other => Self::Broken(other.into()),
         }
     }

@@ -31,7 +31,8 @@ fn writer(fence: Fence) -> (Writer, Asked) {
     });
     let metrics = Metrics::register(&Registry::new("test", "0"));
     let client = Client::new(service, "ns");
-    let writer = Writer::new(client, Pushback::default(), fence, metrics, Budget::of_writes(None));
+    let budget = Arc::new(Budget::of_writes(None));
+    let writer = Writer::new(client, Pushback::default(), fence, metrics, budget);
     (writer, asked)
 }
 
@@ -43,7 +44,10 @@ async fn a_replica_that_does_not_lead_sends_no_write() {
     let answers = [
         writer.create::<Service>("ns", &body).await.map(drop),
         writer.apply::<Service>("ns", "x", &body, Force::Yes).await.map(drop),
-        writer.apply_status::<Pipeline, Value>("ns", "x", &body).await.map(drop),
+        writer
+            .apply_status::<Pipeline, Value>("ns", "x", &body, Payment::Due)
+            .await
+            .map(drop),
         writer.delete::<Service>("ns", "x", "u").await,
     ];
     for answer in answers {
@@ -64,4 +68,80 @@ async fn only_the_very_object_is_deleted() {
     assert_eq!(line, "DELETE /api/v1/namespaces/ns/services/x");
     assert_eq!(body["preconditions"]["uid"], "u-1", "{body}");
     assert_eq!(body["propagationPolicy"], "Background", "{body}");
+}
+
+// Who looks for the cause of a storm counts what was sent; and what was not sent must not delay what is.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_sent_is_neither_counted_nor_paid() {
+    let pushback = Pushback::default();
+    let asked_to_wait = http::HeaderMap::from_iter([(http::header::RETRY_AFTER, http::HeaderValue::from_static("5"))]);
+    let registry = Registry::new("test", "0");
+    let (metrics, budget) = (
+        Metrics::register(&registry),
+        Arc::new(Budget::of_writes(std::num::NonZeroU32::new(1))),
+    );
+    let service =
+        service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::from(b"{}".to_vec()))) });
+    let client = Client::new(service, "ns");
+    let writer = Writer::new(client, pushback.clone(), Fence::always(), metrics, Arc::clone(&budget));
+    let body = json!({"metadata": {"name": "x"}});
+    let counted = || {
+        let text = registry.encode().expect("text");
+        text.lines()
+            .filter(|line| line.starts_with("flowctl_operator_writes_total"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    pushback.hear(http::StatusCode::TOO_MANY_REQUESTS, &asked_to_wait);
+    for _ in 0..10 {
+        let answer = writer.apply::<Service>("ns", "x", &body, Force::Yes).await;
+        assert!(matches!(answer, Err(Error::Pushback(_))), "{answer:?}");
+    }
+    assert_eq!((counted(), budget.ready()), (Vec::<String>::new(), Ok(())));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    writer
+        .apply::<Service>("ns", "x", &body, Force::Yes)
+        .await
+        .expect("sent");
+    assert_eq!(counted().len(), 1);
+    let left = (0..10).filter(|_| budget.take().is_ok()).count();
+    assert_eq!(left, 3, "of four");
+    writer
+        .apply_status::<Pipeline, Value>("ns", "x", &body, Payment::Done)
+        .await
+        .expect("sent");
+    assert_eq!(budget.ready(), Ok(()), "it was paid before");
+    writer
+        .apply::<Service>("ns", "x", &body, Force::Yes)
+        .await
+        .expect("sent");
+    assert!(budget.ready().is_err());
+}
+
+// "Cannot reach the apiserver" sends people to the network; and what was made must not count as lost.
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_no_lost_request() {
+    for (body, is_garbled) in [("{}", false), ("<html>", true), ("[]", true), ("", true)] {
+        let registry = Registry::new("test", "0");
+        let service = service_fn(move |_: Request<Body>| async move {
+            Ok::<_, Infallible>(Response::new(Body::from(body.as_bytes().to_vec())))
+        });
+        let writer = Writer::new(
+            Client::new(service, "ns"),
+            Pushback::default(),
+            Fence::always(),
+            Metrics::register(&registry),
+            Arc::new(Budget::of_writes(None)),
+        );
+        let answer = writer
+            .create::<Service>("ns", &json!({"metadata": {"name": "x"}}))
+            .await;
+        assert_eq!(
+            matches!(answer, Err(Error::Garbled(_))),
+            is_garbled,
+            "{body}: {answer:?}"
+        );
+        let text = registry.encode().expect("text");
+        assert!(text.contains(r#"verb="create",code="200"} 1"#), "{body}: {text}");
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use flowctl_api::{ExternalProcessor, Pipeline, ProcessorRef, pipeline::Step};
+use flowctl_api::{ConditionType, ExternalProcessor, Pipeline, ProcessorRef, pipeline::Step};
+use serde_json::{Value, json};
 
 use crate::Key;
 
@@ -32,6 +33,25 @@ pub fn granted(target: &ExternalProcessor, from_namespace: &str) -> bool {
     let own = target.metadata.namespace.as_deref() == Some(from_namespace);
     let names = target.spec.allowed_namespaces.iter().flat_map(|allowed| &allowed.names);
     own || names.into_iter().any(|name| name == from_namespace)
+}
+
+/// What a pass over an object that refers to this ExternalProcessor may look at: everything but what moves in its status with
+/// each step of its pods and each object that begins to refer to it. A change of the rest concerns nobody else.
+pub fn looked_at(target: &ExternalProcessor) -> Value {
+    let status = target.status.as_ref().map(|status| {
+        let told = [ConditionType::Ready, ConditionType::Healthy].map(|type_| {
+            let mut all = status.conditions.iter();
+            let found = all.find(|condition| condition.type_ == type_.as_str())?;
+            Some([&found.status, &found.reason, &found.message])
+        });
+        json!([told, status.why, status.endpoint, status.pods, status.beats])
+    });
+    json!([
+        target.metadata.uid,
+        target.metadata.deletion_timestamp,
+        target.spec,
+        status
+    ])
 }
 
 /// What a reference of an object in that namespace points at.

@@ -62,14 +62,11 @@ pub(crate) fn choose(
         // Nothing of it is mounted, so nothing is missing.
         (Some((number, content)), None) if !mounts_files(&content, &name) => (number, content, BTreeMap::new()),
         (Some((number, content)), None) => (number, content, render()?.files),
-        // Files that are stored stay, because nobody can change them.
-        (None, files) => {
+        // Files without a revision beside them are of a pass that ended between the two, or of somebody who knew the name:
+        // they count only if they are what is rendered. If not, applying them fails, because they cannot be changed.
+        (None, _) => {
             let rendered = render()?;
-            (
-                next_number(&children.revisions),
-                rendered.content,
-                files.unwrap_or(rendered.files),
-            )
+            (next_number(&children.revisions), rendered.content, rendered.files)
         }
     };
     let mut made = Vec::new();

@@ -144,6 +144,22 @@ impl Tail {
     /// # Errors
     /// When the file cannot be read.
     pub fn news(&mut self) -> Result<Vec<Event>> {
+        self.read(|_| true)
+    }
+
+    /// The requests of a user that were logged since the last call.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn news_of(&mut self, user: &str) -> Result<Vec<Event>> {
+        // The lines of everybody else are most of the log.
+        let named = |line: &[u8]| line.windows(user.len().max(1)).any(|part| part == user.as_bytes());
+        let mut news = self.read(named)?;
+        news.retain(|event| event.effective_user() == user);
+        Ok(news)
+    }
+
+    fn read(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Event>> {
         let mut file = fs::File::open(&self.path).map_err(Error::file("open", &self.path))?;
         file.seek(SeekFrom::Start(self.read))
             .map_err(Error::file("read", &self.path))?;
@@ -157,7 +173,7 @@ impl Tail {
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |end| end + 1);
         let lines: Vec<u8> = self.partial.drain(..whole).collect();
-        let lines = lines.split(|byte| *byte == b'\n');
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| wanted(line));
         Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 }

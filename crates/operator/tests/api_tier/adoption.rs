@@ -8,7 +8,10 @@ use flowctl_testkit::{
     fake_kubelet::{Outcome, Selector},
     wait,
 };
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service},
+};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
@@ -182,6 +185,50 @@ fn an_object_that_is_not_ours_is_named_and_left_alone_whatever_its_kind() {
                 "processor" => place.ready::<ExternalProcessor>(owner).await?,
                 _ => place.ready::<Pipeline>(owner).await?,
             };
+        }
+        operator.stop().await?;
+        nothing_was_forbidden(&place)
+    });
+}
+
+// Whoever may write ConfigMaps, but no Pipelines, would choose what a Pipeline does: by making its file before the operator
+// does, with all signs of being ours.
+#[test]
+fn a_file_that_was_made_before_its_revision_is_not_believed() {
+    in_namespace("forged", async |place| {
+        let operator = place.operator().await?;
+        let hash = revision_of(&place, "stream").await?;
+        operator.stop().await?;
+        let file = |name: &str| format!("{name}-{hash}");
+        for (name, immutable) in [("fixed", true), ("open", false)] {
+            let object = place.apply(same("stream", name)).await?;
+            let owner = json!({"apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "name": name,
+                "uid": object.uid(), "controller": true});
+            let labels = json!({"app.kubernetes.io/managed-by": "flowctl-operator"});
+            place
+                .apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "immutable": immutable,
+                    "data": {"pipeline.yaml": "forged: yes"},
+                    "metadata": {"name": file(name), "labels": labels, "ownerReferences": [owner]}}))
+                .await?;
+        }
+        let operator = place.operator().await?;
+        let why = refused::<Pipeline>(&place, "fixed").await?;
+        assert!(why.contains(&file("fixed")) && why.contains("remove it"), "{why}");
+        let workload = place.api::<Deployment>().get_opt("fixed-pipeline").await;
+        assert!(
+            workload.map_err(Error::kube("read the Deployment"))?.is_none(),
+            "nothing runs it"
+        );
+        place.delete::<ConfigMap>(&file("fixed")).await?;
+        for name in ["fixed", "open"] {
+            place.ready::<Pipeline>(name).await?;
+            let live: ConfigMap = place.get(&file(name)).await?;
+            let text = live
+                .data
+                .unwrap_or_default()
+                .remove("pipeline.yaml")
+                .unwrap_or_default();
+            assert!(text.contains("StdoutConsumer"), "{name}: {text}");
         }
         operator.stop().await?;
         nothing_was_forbidden(&place)

@@ -1,6 +1,9 @@
 //! What the operator does not ask of the apiserver: what was refused just now, and more at a time than it may.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use flowctl_api::ExternalProcessor;
 use flowctl_faults::{Action, Pattern, PatternError, Proxy, Rule};
@@ -18,8 +21,9 @@ use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    INSTALL,
     objects::processor,
-    support::{LIMIT, Place, TestResult, in_namespace, settings},
+    support::{Install, LIMIT, Place, TestResult, in_namespace, settings},
 };
 
 /// The operator's rules, with or without those to make and change Deployments.
@@ -36,7 +40,11 @@ async fn may_write_deployments(place: &Place, may: bool) -> TestResult {
     }
     let group = "rbac.authorization.k8s.io";
     let name = format!("{}-objects", place.namespace);
-    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": name}, "rules": all});
+    let kind = match INSTALL {
+        Install::Roles => "Role",
+        Install::ClusterWide => "ClusterRole",
+    };
+    let role = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": name}, "rules": all});
     place.apply(role).await.map(drop)
 }
 
@@ -148,5 +156,62 @@ fn no_more_is_done_at_once_than_was_set() {
         shutdown.request();
         let end = running.await.map_err(|error| Error::impossible(error.to_string()))?;
         end.map_err(|error| Error::impossible(error.to_string()))
+    });
+}
+
+/// How many writes beyond its rate the operator was ahead at most, counted from any of its writes.
+fn most_ahead(times: &[Timestamp], per_second: f64) -> f64 {
+    let ahead = |begin: &Timestamp, count: usize, at: &Timestamp| {
+        count as f64 - per_second * at.duration_since(*begin).as_secs_f64()
+    };
+    let from = times.iter().enumerate();
+    from.flat_map(|(index, begin)| {
+        (1..)
+            .zip(&times[index..])
+            .map(move |(count, at)| ahead(begin, count, at))
+    })
+    .fold(0.0, f64::max)
+}
+
+// Whoever gives the operator a number of writes has an apiserver that cannot take more.
+#[test]
+fn no_more_is_written_in_a_second_than_was_set() {
+    const PER_SECOND: u32 = 8;
+    const OBJECTS: usize = 20;
+    in_namespace("limited", async |place| {
+        for number in 0..OBJECTS {
+            place.apply(processor(&format!("ttp{number}"), "Processor")).await?;
+        }
+        let options = Options {
+            writes_per_second: NonZeroU32::new(PER_SECOND),
+            ..place.options()
+        };
+        let operator = place.operator_with(options, settings()).await?;
+        for number in 0..OBJECTS {
+            place.ready::<ExternalProcessor>(&format!("ttp{number}")).await?;
+        }
+        place.settled().await?;
+        let mut times: Vec<_> = place
+            .writes()?
+            .iter()
+            .filter(|event| {
+                event
+                    .object_ref
+                    .as_ref()
+                    .is_some_and(|object| object.api_group != "events.k8s.io")
+            })
+            .map(|event| event.received.0)
+            .collect();
+        times.sort_unstable();
+        let rate = f64::from(PER_SECOND);
+        let ahead = most_ahead(&times, rate);
+        println!(
+            "{} writes, at most {ahead:.0} ahead of {PER_SECOND} in a second",
+            times.len()
+        );
+        // Four seconds' worth at once, and what four passes still write that have begun.
+        assert!(ahead <= 4.0 * rate + 4.0 * 7.0, "{ahead}");
+        assert!(times.len() > 100, "{}: too few to tell", times.len());
+        operator.stop().await
     });
 }

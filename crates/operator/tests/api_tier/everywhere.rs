@@ -1,49 +1,20 @@
 //! An operator for all namespaces, on a cluster of its own: definitions that come late and go, and references from one
 //! namespace into another.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use flowctl_api::{ExternalProcessor, Pipeline};
 use flowctl_operator::{Options, rbac::Scope};
-use flowctl_testkit::{Error, Tier, tier, wait};
+use flowctl_testkit::{Error, Tier, tier};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
 
 use crate::{
     objects::{nothing_was_forbidden, pipeline, processor},
-    support::{LIMIT, Place, TestResult, settings},
+    probes::{free_address, readiness},
+    support::{Place, TestResult, settings},
     world::{World, definitions},
 };
-
-/// What the operator answers on its address for probes and metrics.
-pub(crate) async fn ask(address: SocketAddr, path: &str) -> Result<String, std::io::Error> {
-    let mut connection = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
-    connection.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await?;
-    Ok(answer)
-}
-
-pub(crate) async fn readiness(address: SocketAddr, expected: &str) -> TestResult {
-    let what = format!("/readyz says {expected:?}");
-    wait::until_explained(&what, LIMIT, async || {
-        let answer = ask(address, "/readyz").await.unwrap_or_else(|error| error.to_string());
-        Ok(if answer.contains(expected) { Ok(()) } else { Err(answer) })
-    })
-    .await
-}
-
-pub(crate) async fn free_address() -> Result<SocketAddr, Error> {
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .map_err(Error::io("find a free port"))?;
-    listener.local_addr().map_err(Error::io("find a free port"))
-}
 
 // Whoever installs the operator before the definitions, or loses them, must be told so, and need not restart anything;
 // a processor of another namespace must look like a missing one until it grants its use.

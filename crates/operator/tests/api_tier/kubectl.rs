@@ -204,12 +204,17 @@ fn an_autoscaler_sets_the_number_and_applying_the_manifest_again_does_not() {
                 .filter(|pods| *pods == 3))
         });
         seen.await?;
+        place.settled().await?;
 
+        let generation = async || Ok::<_, Error>(place.get::<ExternalProcessor>("ttp").await?.metadata.generation);
+        let before = (generation().await?, place.child_writes()?.len());
         for flags in [&[][..], &["--server-side"], &["--server-side"], &[]] {
             apply(&place, &manifest, flags).await?;
             assert_eq!(replicas(&place).await?, "3", "kubectl apply {flags:?}");
         }
         place.settled().await?;
+        let after = (generation().await?, place.child_writes()?.len());
+        assert_eq!(after, before, "nothing was asked for, and nothing was written");
         has_pods(&place, "3/3").await?;
 
         // Suspended and resumed, the number is the same.

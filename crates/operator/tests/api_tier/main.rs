@@ -14,6 +14,7 @@ mod namespaces;
 mod objects;
 mod outages;
 mod ownership;
+mod probes;
 mod process;
 mod references;
 mod rollouts;

@@ -12,24 +12,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
 
 use crate::{
-    everywhere::{ask, free_address, readiness},
     objects::processor,
-    support::{LIMIT, Place, TestResult, in_namespace, settings},
+    probes::{ask, free_address, readiness},
+    support::{LIMIT, Place, in_namespace, settings},
 };
-
-/// Gives the operator of `to` these rules in the namespace of `lost`.
-pub(crate) async fn allow(lost: &Place, to: &Place, rules: Value) -> TestResult {
-    let group = "rbac.authorization.k8s.io";
-    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": "others"},
-        "rules": rules});
-    lost.apply(role).await?;
-    let binding = json!({
-        "apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": {"name": "others"},
-        "roleRef": {"apiGroup": group, "kind": "Role", "name": "others"},
-        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": to.namespace}],
-    });
-    lost.apply(binding).await.map(drop)
-}
 
 /// The rules for objects, without those for pods.
 fn all_but_pods() -> Value {
@@ -71,7 +57,7 @@ fn a_namespace_that_cannot_be_read_stops_nobody_else() {
         };
         metrics("flowctl_operator_unreadable_namespaces 1").await?;
 
-        allow(&lost, &place, all_but_pods()).await?;
+        lost.allow(&place, all_but_pods()).await?;
         metrics("flowctl_operator_cached_objects{kind=\"ExternalProcessor\"} 2").await?;
         // What must not happen has no end to wait for: a pass takes milliseconds.
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -81,7 +67,7 @@ fn a_namespace_that_cannot_be_read_stops_nobody_else() {
             "its pods are not known"
         );
 
-        allow(&lost, &place, json!(rules(Scope::Objects))).await?;
+        lost.allow(&place, json!(rules(Scope::Objects))).await?;
         lost.ready::<ExternalProcessor>("ttp").await?;
         metrics("flowctl_operator_unreadable_namespaces 0").await?;
         operator.stop().await

@@ -12,8 +12,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 use crate::{
-    everywhere::{ask, free_address, readiness},
     objects::{payments, quiet},
+    probes::{ask, free_address, readiness},
     support::{LIMIT, Place, TestResult, settings},
     world::{World, definitions},
 };

@@ -6,7 +6,10 @@ use flowctl_faults::Proxy;
 use flowctl_testkit::Error;
 use kube::config::Kubeconfig;
 
-use crate::support::{LIMIT, Place, TestResult};
+use crate::{
+    INSTALL,
+    support::{Install, LIMIT, Place, TestResult},
+};
 
 /// An operator in a process of its own, with leader election.
 pub(crate) struct Process {
@@ -40,7 +43,7 @@ impl Default for Launch<'_> {
 // === impl Process ===
 
 impl Process {
-    /// Starts the program for the place's namespace; `name` stands before its identity in the lease.
+    /// Starts the program for the place's namespace, or for all; `name` stands before its identity in the lease.
     pub(crate) fn start(place: &Place, name: &str) -> Result<Self, Error> {
         Self::launch(place, name, Launch::default())
     }
@@ -57,6 +60,7 @@ impl Process {
     }
 
     /// Likewise, behind a proxy of its own.
+    #[allow(dead_code, reason = "only one of the test binaries has such tests")]
     pub(crate) fn through(proxy: &Proxy, place: &Place, name: &str) -> Result<Self, Error> {
         Self::with_kubeconfig(place, name, &proxy.kubeconfig(None), Launch::default())
     }
@@ -66,14 +70,10 @@ impl Process {
         std::fs::write(kubeconfig.path(), text).map_err(Error::file("write", kubeconfig.path()))?;
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_flowctl-operator"));
         command.env("KUBECONFIG", kubeconfig.path()).kill_on_drop(true);
-        command.args([
-            "--namespaces",
-            &place.namespace,
-            "--lease-namespace",
-            &place.namespace,
-            "--pod-name",
-            name,
-        ]);
+        if INSTALL == Install::Roles {
+            command.args(["--namespaces", &place.namespace]);
+        }
+        command.args(["--lease-namespace", &place.namespace, "--pod-name", name]);
         command.args(["--admin-address", &launch.admin.to_string()]);
         command.args(["--log-level", launch.log_level]).args(launch.arguments);
         if let Some(log) = launch.log {

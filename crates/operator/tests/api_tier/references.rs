@@ -14,17 +14,20 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::{
-    everywhere::{ask, free_address, readiness},
-    namespaces::allow,
+    INSTALL,
     objects::{file, nothing_was_forbidden, pipeline, processor},
-    support::{LIMIT, Operator, Place, Subject, TestResult, in_namespace, settings},
+    probes::{ask, free_address, readiness},
+    support::{Install, LIMIT, Operator, Place, Subject, TestResult, in_namespace, settings},
 };
 
 const REFUSED: &str = "ProcessorNotFoundOrNotGranted";
 
-/// An operator for two namespaces, with rights in both.
+/// An operator for two namespaces, or for all, with rights in both.
 async fn operator_of_both(place: &Place, other: &Place, admin: Option<SocketAddr>) -> Result<Operator, Error> {
-    let namespaces = vec![place.namespace.clone(), other.namespace.clone()];
+    let namespaces = match INSTALL {
+        Install::Roles => vec![place.namespace.clone(), other.namespace.clone()],
+        Install::ClusterWide => Vec::new(),
+    };
     let settings = Settings {
         watched_namespaces: namespaces.clone(),
         ..settings()
@@ -79,7 +82,7 @@ async fn events_of(place: &Place, name: &str) -> Result<BTreeSet<String>, Error>
 fn a_processor_of_another_namespace_is_a_secret_until_it_is_granted() {
     in_namespace("asks", async |place| {
         let theirs = Place::new(Arc::clone(&place.world), "owns").await?;
-        allow(&theirs, &place, json!(rules(Scope::Objects))).await?;
+        theirs.allow(&place, json!(rules(Scope::Objects))).await?;
         let operator = operator_of_both(&place, &theirs, None).await?;
         place.apply(processor("sink", "Consumer")).await?;
         place.ready::<ExternalProcessor>("sink").await?;
@@ -280,9 +283,12 @@ fn a_change_of_a_processor_reaches_those_that_use_it_and_nobody_else() {
 // for a missing processor or a missing grant.
 #[test]
 fn a_namespace_that_cannot_be_read_is_named_and_what_runs_is_held() {
+    if INSTALL == Install::ClusterWide {
+        return;
+    }
     in_namespace("sees", async |place| {
         let unseen = Place::new(Arc::clone(&place.world), "unseen").await?;
-        allow(&unseen, &place, json!(rules(Scope::Objects))).await?;
+        unseen.allow(&place, json!(rules(Scope::Objects))).await?;
         let operator = operator_of_both(&place, &unseen, None).await?;
         let mut granted = processor("ttp", "Processor");
         granted["spec"]["allowedNamespaces"] = json!({"names": ["sees"]});
@@ -314,7 +320,7 @@ fn a_namespace_that_cannot_be_read_is_named_and_what_runs_is_held() {
         let held: Deployment = place.get("mine-pipeline").await?;
         assert_eq!(held.metadata.generation, running.metadata.generation);
 
-        allow(&unseen, &place, json!(rules(Scope::Objects))).await?;
+        unseen.allow(&place, json!(rules(Scope::Objects))).await?;
         place.ready::<Pipeline>("mine").await?;
         operator.stop().await
     });

@@ -9,8 +9,8 @@ use k8s_openapi::{ByteString, api::apps::v1::Deployment};
 use serde_json::{Value, json};
 
 use crate::{
-    everywhere::{ask, free_address},
     objects::nothing_was_forbidden,
+    probes::{ask, free_address},
     process::{Launch, Process},
     support::{Place, in_namespace},
 };

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,8 +19,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    everywhere::{ask, free_address},
     objects::{nothing_was_forbidden, processor},
+    probes::{free_address, looked_at},
     process::{Launch, Process},
     support::{LIMIT, Place, Subject, TestResult},
     world::{World, definitions},
@@ -165,30 +164,6 @@ async fn silence(place: &Place, what: &str, disturb: impl AsyncFnOnce() -> TestR
     Ok(())
 }
 
-/// Passes over objects of a kind that ended with nothing to do, as the operator counts them.
-async fn settled(address: SocketAddr, kind: &str) -> usize {
-    let metrics = ask(address, "/metrics").await.unwrap_or_default();
-    let series = format!("flowctl_operator_reconciles_total{{kind=\"{kind}\",outcome=\"settled\"}} ");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
-    line.and_then(|number| number.parse().ok()).unwrap_or_default()
-}
-
-/// Waits until the operator at this address has made so many passes of either kind that found nothing to do.
-pub(crate) async fn looked_at(address: SocketAddr, passes: usize) -> TestResult {
-    wait::until_explained("the operator has looked at every object", CONVERGED, async || {
-        let seen = [
-            settled(address, "Pipeline").await,
-            settled(address, "ExternalProcessor").await,
-        ];
-        Ok(if seen.iter().all(|seen| *seen >= passes) {
-            Ok(())
-        } else {
-            Err(format!("{seen:?}"))
-        })
-    })
-    .await
-}
-
 fn component_id(deployment: &Deployment) -> Option<String> {
     let containers = &deployment.spec.as_ref()?.template.spec.as_ref()?.containers;
     let mut entries = containers.first()?.env.iter().flatten();
@@ -257,7 +232,7 @@ async fn a_hundred_objects_cost_nothing_until_somebody_changes_one() -> TestResu
             ..Launch::default()
         };
         second = Some(Process::launch(&place, "second", launch)?);
-        looked_at(address, PAIRS).await
+        looked_at(address, PAIRS, CONVERGED).await
     };
     silence(&place, "restarted", restart).await?;
 

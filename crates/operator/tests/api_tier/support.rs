@@ -131,6 +131,20 @@ impl Place {
         self.apply(binding).await.map(drop)
     }
 
+    /// Gives the operator of another place these rules in this namespace.
+    pub(crate) async fn allow(&self, to: &Place, rules: Value) -> TestResult {
+        let group = "rbac.authorization.k8s.io";
+        let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": "others"},
+            "rules": rules});
+        self.apply(role).await?;
+        let binding = json!({
+            "apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": {"name": "others"},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "others"},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": to.namespace}],
+        });
+        self.apply(binding).await.map(drop)
+    }
+
     /// The operator's user.
     pub(crate) fn user(&self) -> String {
         format!("system:serviceaccount:{}:operator", self.namespace)
@@ -315,10 +329,7 @@ impl Place {
     /// What this namespace's operator asked for so far, without its lease.
     pub(crate) fn requests(&self) -> Result<Vec<audit::Event>, Error> {
         let mut all = audit::requests_by(self.world.cluster.audit_log_path()?, &self.user())?;
-        all.retain(|event| {
-            let group = event.object_ref.as_ref().map(|object| object.api_group.as_str());
-            group != Some("coordination.k8s.io")
-        });
+        all.retain(|event| !is_lease(event));
         Ok(all)
     }
 
@@ -351,14 +362,15 @@ impl Place {
 
     /// Waits until the operator has written nothing for a while, and gives the number of its writes.
     pub(crate) async fn settled(&self) -> Result<usize, Error> {
-        let writes = || Ok::<_, Error>(self.requests()?.iter().filter(|event| event.is_write()).count());
-        let mut last = (writes()?, Instant::now());
+        let (mut log, user) = (audit::Tail::new(self.world.cluster.audit_log_path()?), self.user());
+        let mut last = (0, Instant::now());
         wait::until("the operator has nothing to write", LIMIT, async || {
-            let now = writes()?;
-            if now != last.0 {
-                last = (now, Instant::now());
+            let news = log.news_of(&user)?;
+            let writes = news.iter().filter(|event| event.is_write() && !is_lease(event)).count();
+            if writes > 0 {
+                last = (last.0 + writes, Instant::now());
             }
-            Ok((last.1.elapsed() > Duration::from_secs(3)).then_some(now))
+            Ok((last.1.elapsed() > Duration::from_secs(3)).then_some(last.0))
         })
         .await
     }
@@ -454,6 +466,11 @@ pub(crate) fn settings() -> Settings {
         cluster_domain: "cluster.local".to_owned(),
         watched_namespaces: Vec::new(),
     }
+}
+
+fn is_lease(event: &audit::Event) -> bool {
+    let group = event.object_ref.as_ref().map(|object| object.api_group.as_str());
+    group == Some("coordination.k8s.io")
 }
 
 fn told(status: &Status) -> String {

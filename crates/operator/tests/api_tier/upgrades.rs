@@ -30,10 +30,9 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    everywhere::free_address,
     objects::{nothing_was_forbidden, processor, replica_sets},
+    probes::{free_address, looked_at},
     process::{Launch, Process},
-    steady::looked_at,
     support::{LIMIT, Place, TestResult, in_namespace, settings},
 };
 
@@ -238,7 +237,7 @@ fn a_newer_operator_restarts_nothing_and_a_change_takes_all_of_it() {
             ..Launch::default()
         };
         let newer = Process::launch(&place, "newer", launch)?;
-        looked_at(admin, 1).await?;
+        looked_at(admin, 1, LIMIT).await?;
         place.settled().await?;
         assert_eq!(place.child_writes()?.split_off(written), Vec::<String>::new());
         assert_eq!(running(&place).await?, before, "0 pods restarted");

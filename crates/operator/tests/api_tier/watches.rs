@@ -15,8 +15,8 @@ use kube::{Config, ResourceExt as _};
 use serde_json::json;
 
 use crate::{
-    everywhere::{ask, free_address},
     objects::{payments, processor},
+    probes::{ask, free_address},
     support::{LIMIT, Operator, Place, TestResult, in_namespace, settings},
 };
 

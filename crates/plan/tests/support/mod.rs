@@ -232,7 +232,8 @@ impl World {
         job.status.clone()
     }
 
-    fn insert(&mut self, child: &Child) {
+    /// Makes a child exist as it is.
+    pub(crate) fn insert(&mut self, child: &Child) {
         fn push<T: DeserializeOwned>(list: &mut Vec<Arc<T>>, body: &Value) {
             list.push(Arc::new(serde_json::from_value(body.clone()).unwrap()));
         }
