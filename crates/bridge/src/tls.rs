@@ -133,6 +133,13 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 // === impl Material ===
 
 impl Material {
+    /// Trusts these authorities (PEM) and no others.
+    #[must_use]
+    pub fn trusting(mut self, pem: &str) -> Self {
+        self.trust = Trust::Only(pem.into());
+        self
+    }
+
     /// The settings of a connection to that host.
     #[must_use]
     pub fn client_config(&self, host: &str) -> ClientTlsConfig {

@@ -15,9 +15,22 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    budget::Budget, caches::Caches, client::Pushback, events::events, fights::Fights, leader::Fence, line::Line,
-    metrics::Metrics, places::Places, publish::Statuses, queue::Queue, refusals::Refusals, subject::SubjectKind,
-    unmoved::Unmoved, write::Writer,
+    budget::Budget,
+    caches::Caches,
+    client::Pushback,
+    events::events,
+    fights::Fights,
+    heartbeats::{HeartbeatOptions, Hub},
+    leader::Fence,
+    line::Line,
+    metrics::Metrics,
+    places::Places,
+    publish::Statuses,
+    queue::Queue,
+    refusals::Refusals,
+    subject::SubjectKind,
+    unmoved::Unmoved,
+    write::Writer,
 };
 
 /// A context whose every request is counted and answered with what `live` holds.
@@ -44,6 +57,15 @@ fn context_of(client: Client) -> Context {
         budget,
     );
     let (events, _) = events(client, None, Fence::always(), Pushback::default(), &metrics);
+    let settings = Arc::new(Settings {
+        runner_image: String::new(),
+        image_pull_policy: None,
+        control_plane: None,
+        allowed_control_planes: Vec::new(),
+        pod_security: PodSecurity::Restricted,
+        cluster_domain: "cluster.local".to_owned(),
+        watched_namespaces: Vec::new(),
+    });
     Context {
         caches: Arc::new(Caches::new(Queue::new())),
         statuses: Statuses::new(writer.clone(), events, line),
@@ -52,15 +74,8 @@ fn context_of(client: Client) -> Context {
         fights: Fights::default(),
         unmoved: Unmoved::default(),
         refusals: Refusals::default(),
-        settings: Arc::new(Settings {
-            runner_image: String::new(),
-            image_pull_policy: None,
-            control_plane: None,
-            allowed_control_planes: Vec::new(),
-            pod_security: PodSecurity::Restricted,
-            cluster_domain: "cluster.local".to_owned(),
-            watched_namespaces: Vec::new(),
-        }),
+        heartbeats: Hub::new(&HeartbeatOptions::default(), &settings, Queue::new()),
+        settings,
     }
 }
 

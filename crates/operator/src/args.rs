@@ -6,7 +6,11 @@ use flowctl_api::{ControlPlane, ControlPlaneTls};
 use flowctl_plan::{Settings, observed::PodSecurity};
 use flowctl_runtime::LogArgs;
 
-use crate::{leader::Election, run::Options};
+use crate::{
+    heartbeats::{ClientFiles, HeartbeatOptions, Keys, lease},
+    leader::Election,
+    run::Options,
+};
 
 /// The flowctl operator: turns Pipelines and ExternalProcessors into running, wired, observed workloads.
 #[derive(Debug, clap::Parser)]
@@ -31,6 +35,18 @@ pub struct Args {
     /// PEM file with the certificates that sign the control plane's; without it the connection is plain
     #[arg(long, env = "FLOWCTL_CONTROL_PLANE_CA", requires = "control_plane")]
     pub control_plane_ca: Option<PathBuf>,
+
+    /// PEM file with the certificate that is shown to control planes that ask for one; read again for each connection
+    #[arg(long, env = "FLOWCTL_CONTROL_PLANE_CERT", requires = "control_plane_key")]
+    pub control_plane_cert: Option<PathBuf>,
+
+    /// PEM file with the key of that certificate
+    #[arg(long, env = "FLOWCTL_CONTROL_PLANE_KEY", requires = "control_plane_cert")]
+    pub control_plane_key: Option<PathBuf>,
+
+    /// What components measure and /metrics shows, by key, separated by commas: at most 32; an end of * stands for anything
+    #[arg(long, env = "FLOWCTL_HEARTBEAT_METRICS", value_delimiter = ',')]
+    pub heartbeat_metrics: Vec<String>,
 
     /// Hosts outside the cluster that an object's control plane may have: names or *.suffix, separated by commas
     #[arg(long, env = "FLOWCTL_ALLOW_CONTROL_PLANE", value_delimiter = ',')]
@@ -126,6 +142,16 @@ impl Args {
                 fastrand::u64(..)
             ),
         });
+        let heartbeats = HeartbeatOptions {
+            files: ClientFiles {
+                cert: self.control_plane_cert,
+                key: self.control_plane_key,
+            },
+            keys: Keys::new(filled(self.heartbeat_metrics)),
+            own: election
+                .as_ref()
+                .map(|election| lease(&election.namespace, &election.name)),
+        };
         let options = Options {
             namespaces: settings.watched_namespaces.clone(),
             concurrency: self.concurrency,
@@ -134,6 +160,7 @@ impl Args {
             admin: Some(self.admin_address),
             resync: self.resync,
             instance: self.pod_name,
+            heartbeats,
         };
         Ok((options, settings))
     }

@@ -14,6 +14,7 @@ mod crds;
 mod events;
 mod fights;
 mod health;
+mod heartbeats;
 mod kept;
 mod leader;
 mod lease;
@@ -39,5 +40,6 @@ mod work;
 mod write;
 
 pub use args::{Args, ArgsError};
+pub use heartbeats::{ClientFiles, HeartbeatOptions, Keys};
 pub use leader::{Election, Lost};
 pub use run::{Options, RunError, run};

@@ -6,7 +6,7 @@ use flowctl_plan::Key;
 use kube::core::error_boundary::DeserializeGuard;
 
 use super::*;
-use crate::{caches::Caches, census, queue::Queue};
+use crate::{caches::Caches, census, heartbeats, queue::Queue};
 
 /// What `/metrics` shows when everything was counted once.
 fn shown() -> String {
@@ -24,6 +24,7 @@ fn shown() -> String {
     caches.pipelines.observed(object);
     assert!(caches.pipelines.get(&Key::new("ns", "a")).is_some());
     census::register(&registry, caches);
+    heartbeats::tests::measured(&registry);
     let second = Duration::from_secs(1);
     metrics.pass("Pipeline", "settled", second);
     metrics.waited("Pipeline", second);

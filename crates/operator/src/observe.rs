@@ -7,12 +7,17 @@ use std::{
 };
 
 use flowctl_api::{ExternalProcessor, Pipeline};
-use flowctl_plan::{Children, Key, PipelineObserved, ProcessorObserved, Settings, references};
+use flowctl_plan::{
+    Children, Key, PipelineObserved, ProcessorObserved, Settings,
+    heartbeat::{asked_by_pipeline, asked_by_processor},
+    references,
+};
 use jiff::Timestamp;
 use kube::Resource;
 
 use crate::{
     caches::Caches,
+    heartbeats::Hub,
     ownership::Master,
     places::Places,
     subject::{Subject, controller},
@@ -22,17 +27,20 @@ use crate::{
 pub(crate) fn pipeline(
     caches: &Caches,
     places: &Places,
+    heartbeats: &Hub,
     settings: &Arc<Settings>,
     subject: &Subject,
     master: &Master,
     object: Arc<Pipeline>,
 ) -> PipelineObserved {
     let targets = references::of_pipeline(&object);
+    let children = children(caches, subject, master);
+    let asked = asked_by_pipeline(&object, &children.pods, settings);
     PipelineObserved {
+        heartbeats: heartbeats.look(subject, asked),
         unread: unread(places, &targets),
         processors: processors(caches, targets),
-        children: children(caches, subject, master),
-        heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
+        children,
         settings: Arc::clone(settings),
         now: Timestamp::now(),
         object,
@@ -43,6 +51,7 @@ pub(crate) fn pipeline(
 pub(crate) fn processor(
     caches: &Caches,
     places: &Places,
+    heartbeats: &Hub,
     settings: &Arc<Settings>,
     subject: &Subject,
     master: &Master,
@@ -50,15 +59,17 @@ pub(crate) fn processor(
 ) -> ProcessorObserved {
     let referrers = caches.references.of(&subject.key);
     let targets = references::of_processor(&object);
+    let children = children(caches, subject, master);
+    let asked = asked_by_processor(&object, &children.pods, settings);
     ProcessorObserved {
+        heartbeats: heartbeats.look(subject, asked),
         unread: unread(places, &targets),
         upstreams: processors(caches, targets),
         used_by: referrers
             .iter()
             .filter(|referrer| references::granted(&object, &referrer.key.namespace))
             .count(),
-        children: children(caches, subject, master),
-        heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
+        children,
         settings: Arc::clone(settings),
         now: Timestamp::now(),
         object,

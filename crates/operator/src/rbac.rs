@@ -11,7 +11,7 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 pub enum Scope {
     /// Where the objects are: a ClusterRole, or a Role in each namespace of a restricted operator.
     Objects,
-    /// A Role in the operator's own namespace: the lease.
+    /// A Role in the operator's own namespace: the lease, and events about it.
     Own,
 }
 
@@ -50,7 +50,7 @@ pub fn rules(scope: Scope) -> Vec<PolicyRule> {
             crate::events::RULES,
             crate::undecodable::RULES,
         ],
-        Scope::Own => &[crate::leader::RULES],
+        Scope::Own => &[crate::leader::RULES, crate::events::RULES],
     };
     let mut verbs: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for rule in parts.iter().copied().flatten() {
@@ -117,6 +117,6 @@ mod tests {
             let different: BTreeSet<_> = names.iter().collect();
             assert_eq!(names.len(), different.len(), "{names:?}");
         }
-        assert_eq!(resources(&rules(Scope::Own)), ["leases"]);
+        assert_eq!(resources(&rules(Scope::Own)), ["leases", "events"]);
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     apply::{Age, apply},
     caches::{Cached, Caches},
     fights::Fights,
+    heartbeats::Hub,
     observe,
     ownership::Master,
     places::Places,
@@ -37,6 +38,7 @@ pub(crate) struct Context {
     pub(crate) fights: Fights,
     pub(crate) unmoved: Unmoved,
     pub(crate) refusals: Refusals,
+    pub(crate) heartbeats: Hub,
     pub(crate) settings: Arc<Settings>,
 }
 
@@ -68,12 +70,12 @@ pub(crate) async fn reconcile(context: &Context, subject: &Subject) -> Result<Ou
     }
     match subject.kind {
         SubjectKind::Pipeline => match look_up::<Pipeline>(context, subject) {
-            Found::Nothing => Ok(Outcome::Gone),
+            Found::Nothing => Ok(gone(context, subject)),
             Found::Unreadable(master, invalid) => unreadable::<Pipeline>(context, &master, &invalid).await,
             Found::Object(master, object) => pipeline(context, subject, &master, object).await,
         },
         SubjectKind::ExternalProcessor => match look_up::<ExternalProcessor>(context, subject) {
-            Found::Nothing => Ok(Outcome::Gone),
+            Found::Nothing => Ok(gone(context, subject)),
             Found::Unreadable(master, invalid) => unreadable::<ExternalProcessor>(context, &master, &invalid).await,
             Found::Object(master, object) => processor(context, subject, &master, object).await,
         },
@@ -90,10 +92,11 @@ async fn pipeline(
         caches,
         places,
         statuses,
+        heartbeats,
         settings,
         ..
     } = context;
-    let observed = observe::pipeline(caches, places, settings, subject, master, object);
+    let observed = observe::pipeline(caches, places, heartbeats, settings, subject, master, object);
     let plan = flowctl_plan::pipeline::plan(&observed);
     let age = Age::of(observed.object.status.as_ref());
     let Some(applied) = apply(context, master, age, observed.children.clone(), &plan).await else {
@@ -115,10 +118,11 @@ async fn processor(
         caches,
         places,
         statuses,
+        heartbeats,
         settings,
         ..
     } = context;
-    let observed = observe::processor(caches, places, settings, subject, master, object);
+    let observed = observe::processor(caches, places, heartbeats, settings, subject, master, object);
     let plan = flowctl_plan::processor::plan(&observed);
     let age = Age::of(observed.object.status.as_ref());
     let Some(applied) = apply(context, master, age, observed.children.clone(), &plan).await else {
@@ -128,6 +132,12 @@ async fn processor(
     let wake_after = context.refusals.stand_for(&master.uid, publication.wake_after);
     let published = statuses.publish(caches, &*observed.object, master, publication).await?;
     Ok(outcome(published, applied.failures.is_empty(), wake_after))
+}
+
+/// Nobody beats for an object that is gone.
+fn gone(context: &Context, subject: &Subject) -> Outcome {
+    context.heartbeats.forget(subject);
+    Outcome::Gone
 }
 
 async fn unreadable<K: Cached>(context: &Context, master: &Master, invalid: &InvalidObject) -> Result<Outcome, Error> {

@@ -33,6 +33,7 @@ use crate::{
     events::events,
     fights::Fights,
     health::Health,
+    heartbeats::{Announcer, HeartbeatOptions, Hub},
     leader::{Election, Fence, Leader, Lost},
     line::Line,
     metrics::Metrics,
@@ -69,6 +70,8 @@ pub struct Options {
     pub resync: Duration,
     /// Name of this instance in events; `None`: the operator's.
     pub instance: Option<String>,
+    /// How heartbeats are read.
+    pub heartbeats: HeartbeatOptions,
 }
 
 /// Why the operator ended otherwise than asked.
@@ -111,6 +114,8 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     let queue = Queue::idle();
     let caches = Arc::new(Caches::new(queue.clone()));
     census::register(&registry, Arc::clone(&caches));
+    let heartbeats = Hub::new(&options.heartbeats, &settings, queue.clone());
+    heartbeats.register(&registry);
 
     // Tasks that end with this function.
     let mut tasks = JoinSet::new();
@@ -138,6 +143,12 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     let writer = Writer::new(writes, pushback, fence, metrics.clone(), Arc::clone(&budget));
     let line = Arc::new(Line::new(options.writes_per_second, budget, metrics.clone()));
     tasks.spawn(Arc::clone(&line).run(queue.clone()));
+    let announcer = Announcer {
+        hub: heartbeats.clone(),
+        events: events.clone(),
+        client: clients.lease.clone(),
+        own: options.heartbeats.own.clone(),
+    };
     let statuses = Statuses::new(writer.clone(), events, line);
     let mut last_events = AbortOnDropHandle::new(tokio::spawn(publisher.run()));
     let changed = Arc::new(Notify::new());
@@ -150,6 +161,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         fights: Fights::default(),
         unmoved: Unmoved::default(),
         refusals: Refusals::default(),
+        heartbeats,
         settings: Arc::new(settings),
     };
     let work = Arc::new(Work {
@@ -181,6 +193,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         let _ = unless_ended(&mut tasks, leads.wait_for(|leads| *leads)).await?;
         queue.begin();
         caches.wake_all(None);
+        tasks.spawn(announcer.run());
         tracing::info!(workers = options.concurrency, "passes begin");
         for _ in 0..options.concurrency.max(1) {
             workers.spawn(Arc::clone(&work).run());

@@ -15,7 +15,7 @@ const INSTALLS: &[&[&str]] = &[
     &["--set", "watchNamespaces={default,kube-public}"],
     &[
         "--set",
-        "replicas=2,metrics.service=false,rbac.aggregate=false,crds.keep=false,controlPlane.external.endpoint=flowctl.x:8080,controlPlane.external.caBundle=PEM",
+        "replicas=2,metrics.service=false,rbac.aggregate=false,crds.keep=false,controlPlane.external.endpoint=flowctl.x:8080,controlPlane.external.caBundle=PEM,controlPlane.clientSecretName=c,metrics.heartbeatKeys={processed,stellar.*}",
     ],
     &[
         "--set",

@@ -10,7 +10,7 @@ use std::{
 
 use flowctl_api::{ExternalProcessor, Pipeline, Status};
 use flowctl_operator::{
-    Options, RunError,
+    HeartbeatOptions, Options, RunError,
     rbac::{Scope, rules},
     run,
 };
@@ -199,6 +199,7 @@ impl Place {
             admin: None,
             resync: Duration::from_secs(600),
             instance: None,
+            heartbeats: HeartbeatOptions::default(),
         }
     }
 

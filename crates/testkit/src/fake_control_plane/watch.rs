@@ -26,13 +26,15 @@ impl RegistryService for Shared {
 
     async fn watch(&self, request: Request<registry::WatchRequest>) -> Answer<Self::WatchStream> {
         self.called("Watch").await?;
-        let every = request.into_inner().beats_every;
+        let request = request.into_inner();
+        let every = request.beats_every;
         let every = every.and_then(|every| Duration::try_from(every).ok());
         let (sender, receiver) = mpsc::channel(64);
         let watcher = Watcher {
             shared: self.clone(),
             sender,
             known: BTreeMap::new(),
+            metrics: request.beat_metrics,
         };
         tokio::spawn(watcher.run(every.unwrap_or(Duration::from_secs(1))));
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
@@ -98,18 +100,21 @@ struct Watcher {
     sender: Sender,
     /// What the reader has.
     known: BTreeMap<String, Record>,
+    /// What it wants to know of beats.
+    metrics: Vec<String>,
 }
 
 // === impl Watcher ===
 
 impl Watcher {
     async fn run(mut self, every: Duration) {
-        let mut started = registry::WatchStarted {
+        let started = registry::WatchStarted {
             instance_id: self.shared.instance(),
             ttl: prost_types::Duration::try_from(self.shared.book().ttl()).ok(),
+            persistent: self.shared.is_persistent,
+            identity_mode: registry::IdentityMode::Off.into(),
             ..registry::WatchStarted::default()
         };
-        started.persistent = self.shared.is_persistent;
         let mut told = self.tell(Event::Started(started)).await;
         let mut is_first = true;
         while told.is_ok() {
@@ -140,7 +145,7 @@ impl Watcher {
             match before.get(id) {
                 Some(known) if known.is_told_as(record) => {
                     if known.beats != record.beats {
-                        beats.push(beat(id, record));
+                        beats.push(beat(id, record, &self.metrics));
                     }
                 }
                 _ => events.push(Event::Service(service(id, record))),
@@ -176,13 +181,23 @@ impl Watcher {
     }
 }
 
-fn beat(id: &str, record: &Record) -> registry::Beat {
-    let mut beat = registry::Beat {
-        service_id: id.to_owned(),
-        ..registry::Beat::default()
+fn beat(id: &str, record: &Record, wanted: &[String]) -> registry::Beat {
+    let is_wanted = |key: &String| {
+        wanted.iter().any(|name| match name.strip_suffix('*') {
+            Some(beginning) => key.starts_with(beginning),
+            None => key == name,
+        })
     };
-    beat.last_heartbeat = Some(record.last_seen.into());
-    beat
+    let metrics = record.metrics.iter().filter(|(key, _)| is_wanted(key));
+    registry::Beat {
+        service_id: id.to_owned(),
+        last_heartbeat: Some(record.last_seen.into()),
+        heartbeats: record.beats,
+        verified: false,
+        metrics: metrics
+            .filter_map(|(key, value)| Some((key.clone(), value.parse().ok()?)))
+            .collect(),
+    }
 }
 
 fn service(id: &str, record: &Record) -> registry::Service {
@@ -208,6 +223,8 @@ fn service(id: &str, record: &Record) -> registry::Service {
         registered_at: Some(record.registered_at.into()),
         last_heartbeat: (record.beats > 0).then(|| record.last_seen.into()),
         metrics: metrics.collect(),
+        peer_address: record.address.map(|address| address.to_string()).unwrap_or_default(),
+        heartbeats: record.beats,
         ..registry::Service::default()
     }
 }

@@ -137,6 +137,8 @@ pub struct ControlPlane {
     pub extra_args: Vec<String>,
     /// One that runs elsewhere; then none is run here.
     pub external: ExternalControlPlane,
+    /// Secret with tls.crt and tls.key that the operator shows to a control plane that asks for a certificate.
+    pub client_secret_name: String,
 }
 
 /// As Go writes it, for example `30s`.
@@ -260,4 +262,7 @@ pub struct Metrics {
     pub service: bool,
     /// A ServiceMonitor of the Prometheus operator.
     pub service_monitor: bool,
+    /// What components measure and report with their beats, shown by the operator too: names, or beginnings with `*`.
+    #[schemars(inner(length(min = 1, max = 128)))]
+    pub heartbeat_keys: Vec<String>,
 }
