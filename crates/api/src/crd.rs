@@ -44,7 +44,9 @@ fn tidy_schema(schema: &mut Value, prose: Prose) {
     object.shift_remove("nullable");
     // A default in the schema is written into every stored object and outlives the operator that chose it. The one
     // exception: a scale subresource without a value answers 500 to an autoscaler.
-    if prose == Prose::Theirs || object.get("default").is_some_and(|default| !default.is_number()) {
+    // A zero is Rust's own, in a status.
+    let default = object.get("default");
+    if prose == Prose::Theirs || default.is_some_and(|default| default.as_i64().is_none_or(|number| number == 0)) {
         object.shift_remove("default");
     }
     if prose == Prose::Theirs {

@@ -30,6 +30,7 @@ use crate::common::{Container, ControlPlane, Empty, Heartbeat, ProcessorRef, Pro
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint"),
     printcolumn(name = "Used-By", type_ = "integer", json_path = ".status.usedBy"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Verdict", type_ = "string", json_path = ".status.conditions[?(@.type==\"Healthy\")].reason", priority = 1),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.why", priority = 1),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 48")
         .message("the name must be a DNS-1035 label of at most 48 characters (a-z, 0-9 and '-', a letter first): Services are named after it"),

@@ -27,7 +27,9 @@ use crate::{
     printcolumn(name = "Steps", type_ = "string", json_path = ".status.stepsReady"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision.current"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Beats", type_ = "string", json_path = ".status.beats", priority = 1),
     printcolumn(name = "Mode", type_ = "string", json_path = ".status.effective.mode", priority = 1),
+    printcolumn(name = "Verdict", type_ = "string", json_path = ".status.conditions[?(@.type==\"Healthy\")].reason", priority = 1),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.why", priority = 1),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.effective.image", priority = 1),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 48")

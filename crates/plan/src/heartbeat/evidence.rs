@@ -294,6 +294,11 @@ impl<O: Ord + Clone> Evidence<O> {
         self.plane.identity.as_ref()
     }
 
+    /// How many ids it keeps something of: those that are expected, and 16,384 others at most.
+    pub fn known(&self) -> usize {
+        self.ids.tracks.len()
+    }
+
     /// Whose id that is.
     pub fn owners_of(&self, id: &str) -> impl Iterator<Item = &O> {
         self.ids.owners(id)

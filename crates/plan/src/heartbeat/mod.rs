@@ -9,6 +9,8 @@ mod heard;
 mod ids;
 mod object;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod track;
 
 pub use evidence::{Evidence, PlaneState, Turned};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use flowctl_api::status::RevisionStatus;
 use flowctl_api::{ControlPlane, ExternalProcessor, Pipeline, Status};
+use flowctl_plan::heartbeat::Heartbeats;
 use flowctl_plan::observed::PodSecurity;
 use flowctl_plan::{
     Applied, Child, ChildKind, ChildRef, Children, Key, PipelineObserved, Plan, ProcessorObserved, Settings, pipeline,
@@ -31,6 +32,8 @@ pub(crate) struct World {
     pub(crate) children: Children,
     /// What was last published.
     pub(crate) status: Option<Status>,
+    /// What is known about heartbeats.
+    pub(crate) heartbeats: Heartbeats,
     /// The operator's configuration.
     pub(crate) settings: Settings,
 }
@@ -140,6 +143,7 @@ impl World {
             unread: BTreeSet::new(),
             children: Children::default(),
             status: None,
+            heartbeats: Heartbeats::NotRead,
             settings: settings(),
         }
     }
@@ -163,7 +167,7 @@ impl World {
             processors: self.processors.clone(),
             unread: self.unread.clone(),
             children: self.children.clone(),
-            heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
+            heartbeats: self.heartbeats.clone(),
             settings: Arc::new(self.settings.clone()),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),
         })
@@ -179,7 +183,7 @@ impl World {
             unread: self.unread.clone(),
             used_by: 0,
             children: self.children.clone(),
-            heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
+            heartbeats: self.heartbeats.clone(),
             settings: Arc::new(self.settings.clone()),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),
         })
@@ -313,7 +317,7 @@ impl World {
             processors: self.processors.clone(),
             unread: self.unread.clone(),
             children: self.children.clone(),
-            heartbeats: flowctl_plan::heartbeat::Heartbeats::NotRead,
+            heartbeats: self.heartbeats.clone(),
             settings: Arc::new(self.settings.clone()),
             now: "2026-03-01T12:00:00Z".parse().unwrap(),
         };

@@ -224,9 +224,10 @@ fn conditions(page: &mut String) {
     }
     paragraph(
         page,
-        "A Pipeline is Ready for its own sake: its pod turns ready only when its processors answer, so a new Pipeline waits \
-         for them. A processor that fails later shows in `status.steps` and in the column STEPS, and leaves the Pipeline's \
-         `Ready` alone.",
+        "A Pipeline's pod turns ready only when its processors answer, so a new Pipeline waits for them. A processor that \
+         fails later shows in `status.steps` and in the column STEPS; it makes the Pipeline unhealthy, and so not Ready, when \
+         its heartbeats or its pods say that all of it is. What each reason of `Healthy` asks for is in \
+         [health.md](../health.md).",
     );
     heading(page, 2, "Reasons");
     table(page, &["Reason", "Meaning"]);

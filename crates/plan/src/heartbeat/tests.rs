@@ -1,0 +1,253 @@
+//! What is asked of which control plane, and how much of what it says is kept. What follows from it is tested where it is
+//! published, in `status/tests/health`.
+
+use std::{sync::Arc, time::Duration};
+
+use flowctl_api::{ControlPlane, ExternalProcessor, Pipeline};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::{
+    Beat, Evidence, Heard, Mark, PlaneState, Reported, STRANGERS, Service, Sign, Tick, asked_by_pipeline,
+    asked_by_processor, expect::Asked,
+};
+use crate::{Settings, observed::PodSecurity};
+
+const PLANE: &str = "flowctl.flowctl-system:8080";
+
+fn settings() -> Settings {
+    Settings {
+        runner_image: "runner:1".to_owned(),
+        image_pull_policy: None,
+        control_plane: Some(ControlPlane {
+            endpoint: PLANE.to_owned(),
+            tls: None,
+        }),
+        allowed_control_planes: vec!["planes.example.com".to_owned()],
+        pod_security: PodSecurity::Restricted,
+        cluster_domain: "cluster.local".to_owned(),
+        watched_namespaces: Vec::new(),
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("a valid object")
+}
+
+fn processor(spec: &Value) -> ExternalProcessor {
+    let mut all = json!({"role": "Processor", "port": 50051, "workload": {"image": "ttp:1", "replicas": 2}});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+    }
+    read(json!({
+        "apiVersion": "flowctl.dev/v1alpha1", "kind": "ExternalProcessor",
+        "metadata": {"name": "ttp", "namespace": "stellar"}, "spec": all,
+    }))
+}
+
+fn pod(name: &str, endpoint: Option<&str>, extra: Value) -> Arc<Pod> {
+    let env: Vec<Value> = endpoint
+        .map(|value| json!({"name": "FLOWCTL_ENDPOINT", "value": value}))
+        .into_iter()
+        .collect();
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "stellar", "uid": format!("uid-of-{name}")},
+        "spec": {"containers": [{"name": "main", "env": env}]},
+        "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]},
+    });
+    for (key, value) in extra.as_object().into_iter().flatten() {
+        pod["metadata"][key] = value.clone();
+    }
+    Arc::new(read(pod))
+}
+
+fn ids(asked: Option<&Asked>) -> Vec<&str> {
+    asked
+        .into_iter()
+        .flat_map(|asked| asked.expectation.ids.keys().map(String::as_str))
+        .collect()
+}
+
+fn at(second: u64) -> Tick {
+    Tick(Duration::from_secs(second))
+}
+
+fn started() -> Heard {
+    Heard::Started {
+        instance: Some("a".to_owned()),
+        persistent: true,
+        identity: None,
+    }
+}
+
+fn service(id: &str) -> Service {
+    Service {
+        id: id.to_owned(),
+        component_id: String::new(),
+        name: String::new(),
+        address: None,
+        pod_uid: None,
+        registered_at: Some(Mark(1)),
+        beat: None,
+        reported: Reported::Unknown,
+        expired: Some(false),
+        verified: None,
+    }
+}
+
+// An id that is asked for and never told to the pod would make every pod look unregistered.
+#[test]
+fn ids_are_those_that_pods_were_told() {
+    let pods = [
+        pod("ttp-b", None, json!({})),
+        pod("ttp-a", None, json!({})),
+        pod("ttp-gone", None, json!({"deletionTimestamp": "2026-03-01T12:00:00Z"})),
+    ];
+    let ask = |spec: &Value, pods: &[Arc<Pod>]| asked_by_processor(&processor(spec), pods, &settings());
+    assert_eq!(
+        ids(ask(&json!({}), &pods).as_ref()),
+        ["stellar.ttp.ttp-a", "stellar.ttp.ttp-b"]
+    );
+    let shared = json!({"heartbeat": {"identity": "Shared", "componentId": "fixed"}});
+    assert_eq!(ids(ask(&shared, &pods).as_ref()), ["fixed"]);
+    assert!(ids(ask(&shared, &[]).as_ref()).is_empty());
+    // Nothing is looked at, but how components prove who they are is asked.
+    let off = ask(&json!({"heartbeat": {"policy": "Off"}}), &pods);
+    assert!(off.is_some() && ids(off.as_ref()).is_empty());
+    let mut elsewhere = processor(&shared);
+    elsewhere.spec.workload = None;
+    elsewhere.spec.external = Some(read(json!({"endpoint": "far:9000"})));
+    assert_eq!(
+        ids(asked_by_processor(&elsewhere, &[], &settings()).as_ref()),
+        ["fixed"]
+    );
+    elsewhere.spec.heartbeat = None;
+    assert_eq!(asked_by_processor(&elsewhere, &[], &settings()), None);
+    let pipeline: Pipeline = read(json!({
+        "apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "metadata": {"name": "payments", "namespace": "stellar"},
+        "spec": {"source": {"type": "X"}, "consumers": [{"type": "Y"}],
+                 "runtime": {"flavor": "Cdp", "image": "cdp:1", "command": ["cdp"]}},
+    }));
+    assert_eq!(
+        ids(asked_by_pipeline(&pipeline, &pods, &settings()).as_ref()),
+        ["cdp-stellar.payments"]
+    );
+}
+
+// Pods keep what they were told; reading another control plane would call them all unregistered. But nobody's pods may make
+// the operator dial what their owner may not name.
+#[test]
+fn the_control_plane_is_the_one_that_pods_report_to() {
+    let plane = |told: Option<&str>, spec: &Value| {
+        let pods = [pod("ttp-a", told, json!({}))];
+        let asked = asked_by_processor(&processor(spec), &pods, &settings());
+        asked.map(|asked| asked.plane.endpoint)
+    };
+    let own = json!({"controlPlane": {"endpoint": "own:8080"}});
+    for (told, spec, expected) in [
+        (None, json!({}), Some(PLANE)),
+        (Some(PLANE), json!({}), Some(PLANE)),
+        (None, own.clone(), Some("own.stellar.svc.cluster.local:8080")),
+        (
+            Some("own.stellar.svc.cluster.local:8080"),
+            own,
+            Some("own.stellar.svc.cluster.local:8080"),
+        ),
+        (
+            Some("before.flowctl-system:8080"),
+            json!({}),
+            Some("before.flowctl-system.svc.cluster.local:8080"),
+        ),
+        (
+            Some("planes.example.com:443"),
+            json!({}),
+            Some("planes.example.com:443"),
+        ),
+        (Some("169.254.169.254:80"), json!({}), None),
+        (None, json!({"controlPlane": {"endpoint": "a.b.c.d:80"}}), None),
+    ] {
+        assert_eq!(plane(told, &spec).as_deref(), expected, "{told:?} {spec}");
+    }
+    let mut without = settings();
+    without.control_plane = None;
+    assert_eq!(asked_by_processor(&processor(&json!({})), &[], &without), None);
+}
+
+// A control plane with more ids than anybody could want must not fill the operator's memory; and what is expected is found
+// all the same.
+#[test]
+fn strangers_are_bounded() {
+    let mut evidence = Evidence::new(at(0));
+    evidence.hear(started(), at(0));
+    for number in 0..STRANGERS + 5_000 {
+        evidence.hear(Heard::Service(service(&format!("stranger-{number:06}"))), at(0));
+    }
+    evidence.hear(Heard::Service(service(&"x".repeat(1_000))), at(0));
+    evidence.hear(Heard::Synced, at(0));
+    assert_eq!(evidence.known(), STRANGERS);
+    // One that found no place is expected later: its beats are enough.
+    let late = format!("stranger-{:06}", STRANGERS + 1);
+    let spec = json!({"heartbeat": {"identity": "Shared", "componentId": late}});
+    let asked = asked_by_processor(&processor(&spec), &[pod("ttp-a", None, json!({}))], &settings()).unwrap();
+    evidence.expect("ttp", asked.expectation, at(1));
+    for second in 2..60 {
+        let beat = Beat {
+            id: late.clone(),
+            mark: Mark(i64::try_from(second).unwrap()),
+            verified: None,
+        };
+        evidence.hear(Heard::Beats(vec![beat]), at(second));
+        evidence.pass_time(at(second));
+    }
+    let of = evidence.of(&"ttp", at(60));
+    assert!(matches!(of.ids[0].sign, Sign::Fresh { .. }), "{:?}", of.ids);
+    assert_eq!(evidence.owners_of(&late).collect::<Vec<_>>(), [&"ttp"]);
+    evidence.forget(&"ttp");
+    assert!(evidence.is_idle());
+    assert!(evidence.known() <= STRANGERS);
+    for number in 0..STRANGERS {
+        evidence.hear(
+            Heard::Removed {
+                id: format!("stranger-{number:06}"),
+            },
+            at(61),
+        );
+    }
+    assert!(evidence.known() <= 1);
+}
+
+// Beats that only repeat that all is well must wake nobody: a thousand objects would be looked at every ten seconds.
+#[test]
+fn a_beat_that_repeats_turns_nobody() {
+    let mut evidence = Evidence::new(at(0));
+    let pods: Vec<_> = (0..100)
+        .map(|number| pod(&format!("ttp-{number:03}"), None, json!({})))
+        .collect();
+    let asked = asked_by_processor(&processor(&json!({})), &pods, &settings()).unwrap();
+    let all: Vec<String> = asked.expectation.ids.keys().cloned().collect();
+    evidence.expect("ttp", asked.expectation, at(0));
+    evidence.hear(started(), at(0));
+    for id in &all {
+        evidence.hear(Heard::Service(service(id)), at(0));
+    }
+    let synced = evidence.hear(Heard::Synced, at(0));
+    assert_eq!(synced.plane, Some(PlaneState::Good));
+    for second in 1..=600 {
+        let beats = all.iter().map(|id| Beat {
+            id: id.clone(),
+            mark: Mark(i64::try_from(second).unwrap()),
+            verified: None,
+        });
+        let beats = beats.collect();
+        let mut turned = Vec::new();
+        if second % 5 == 0 {
+            turned.push(evidence.hear(Heard::Beats(beats), at(second)));
+        }
+        turned.push(evidence.pass_time(at(second)));
+        for turned in turned {
+            assert!(turned.owners.is_empty() || second <= 10, "{second}");
+            assert_eq!(turned.plane, None);
+        }
+    }
+    assert_eq!(evidence.ages(at(601)).map(|(.., age)| age.as_secs()).max(), Some(1));
+}
