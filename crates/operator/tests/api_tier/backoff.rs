@@ -21,9 +21,8 @@ use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    INSTALL,
     objects::processor,
-    support::{Install, LIMIT, Place, TestResult, in_namespace, settings},
+    support::{LIMIT, Place, TestResult, in_namespace, settings},
 };
 
 /// The operator's rules, with or without those to make and change Deployments.
@@ -40,11 +39,7 @@ async fn may_write_deployments(place: &Place, may: bool) -> TestResult {
     }
     let group = "rbac.authorization.k8s.io";
     let name = format!("{}-objects", place.namespace);
-    let kind = match INSTALL {
-        Install::Roles => "Role",
-        Install::ClusterWide => "ClusterRole",
-    };
-    let role = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": name}, "rules": all});
+    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": name}, "rules": all});
     place.apply(role).await.map(drop)
 }
 

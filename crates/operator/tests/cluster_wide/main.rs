@@ -1,21 +1,17 @@
 //! The tests of `api_tier` once more, with an operator for all namespaces and a ClusterRole instead of a Role: what is
 //! promised must not depend on how it is installed. One test at a time, or two operators would do the same work. Left out is what
-//! has nothing to do with namespaces (the fence, broken watches, outages) or has a cluster of its own.
+//! has nothing to do with namespaces (the lease, broken watches, outages, what is refused) or has a cluster of its own.
 
 #[path = "../api_tier/adoption.rs"]
 mod adoption;
 #[path = "../api_tier/answers.rs"]
 mod answers;
-#[path = "../api_tier/backoff.rs"]
-mod backoff;
 #[path = "../api_tier/batch.rs"]
 mod batch;
 #[path = "../api_tier/converge.rs"]
 mod converge;
 #[path = "../api_tier/kubectl.rs"]
 mod kubectl;
-#[path = "../api_tier/leaders.rs"]
-mod leaders;
 #[path = "../api_tier/objects.rs"]
 mod objects;
 #[path = "../api_tier/ownership.rs"]
