@@ -42,6 +42,7 @@ impl Default for Launch<'_> {
 
 // === impl Process ===
 
+#[allow(dead_code, reason = "not each of the test binaries needs all of it")]
 impl Process {
     /// Starts the program for the place's namespace, or for all; `name` stands before its identity in the lease.
     pub(crate) fn start(place: &Place, name: &str) -> Result<Self, Error> {
@@ -60,7 +61,6 @@ impl Process {
     }
 
     /// Likewise, behind a proxy of its own.
-    #[allow(dead_code, reason = "only one of the test binaries has such tests")]
     pub(crate) fn through(proxy: &Proxy, place: &Place, name: &str) -> Result<Self, Error> {
         Self::with_kubeconfig(place, name, &proxy.kubeconfig(None), Launch::default())
     }
