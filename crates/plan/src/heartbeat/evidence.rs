@@ -356,7 +356,8 @@ impl<O: Ord + Clone> Evidence<O> {
             }
         } else if is_wanted {
             // Not every stranger's registration is kept, and this one is expected by now.
-            self.ids.insert(id.clone(), Track::unnamed(mark, at, self.plane.list));
+            self.ids
+                .insert(id.clone(), Track::unnamed(mark, verified, at, self.plane.list));
         } else {
             return;
         }

@@ -35,4 +35,4 @@ const HEAD_START: Duration = Duration::from_secs(30);
 /// Ids that no object expects, at most: kept to find out who registers under another id than its own.
 const STRANGERS: usize = 16_384;
 /// Longer ids and names are nobody's.
-const LONGEST: usize = 253;
+const LONGEST: usize = 320;

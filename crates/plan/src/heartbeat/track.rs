@@ -99,7 +99,7 @@ impl Now {
 impl Track {
     /// A service that is not known yet.
     pub(super) fn new(service: Service, now: Now, list: u64) -> Self {
-        let has_beaten = service.beat.is_some() && service.beat != service.registered_at;
+        let has_beaten = has_beaten(&service);
         let moves = match now.continuity {
             Continuity::First | Continuity::Resumed => 0,
             // Its registration, and a beat of which we cannot say more than that there was one.
@@ -130,7 +130,7 @@ impl Track {
     }
 
     /// An id that beats though its registration was not heard of.
-    pub(super) fn unnamed(mark: Mark, now: Now, list: u64) -> Self {
+    pub(super) fn unnamed(mark: Mark, verified: Option<bool>, now: Now, list: u64) -> Self {
         let service = Service {
             id: String::new(),
             component_id: String::new(),
@@ -138,21 +138,26 @@ impl Track {
             address: None,
             pod_uid: None,
             registered_at: None,
-            beat: Some(mark),
+            beat: None,
             reported: Reported::Unspecified,
             expired: None,
-            verified: None,
+            verified,
         };
-        Self::new(service, now, list)
+        let mut track = Self::new(service, now, list);
+        track.beat(mark, verified, now);
+        track
     }
 
     /// The service as it is now.
     pub(super) fn update(&mut self, service: Service, now: Now, list: u64) {
         let before = now.silence(self.silent_since);
         let was_there = self.presence == Presence::Registered;
-        let is_new = self.registered_at != service.registered_at;
-        let has_beat = service.beat.is_some() && service.beat != service.registered_at;
-        let is_moved = has_beat && (is_new || self.beat != service.beat);
+        // Of an id that was heard to beat before, this is only learned now.
+        let is_new = self.registered_at.is_some() && self.registered_at != service.registered_at;
+        let tells_beat = has_beaten(&service);
+        let is_moved =
+            service.beat.is_some() && self.beat != service.beat && (tells_beat || service.registered_at.is_none());
+        let has_beat = tells_beat || is_moved;
         // A server that was restarted may tell an older beat than before.
         let counts = now.continuity == Continuity::Unbroken;
         if is_new {
@@ -225,6 +230,12 @@ impl Track {
     pub(super) fn is_registered_as(&self, mark: Option<Mark>) -> bool {
         self.registered_at == mark
     }
+}
+
+/// Whether the server tells of a beat since the registration. One that tells of no registration may mean it by what looks like
+/// a beat.
+fn has_beaten(service: &Service) -> bool {
+    service.registered_at.is_some() && service.beat.is_some() && service.beat != service.registered_at
 }
 
 fn clipped(mut text: String) -> String {

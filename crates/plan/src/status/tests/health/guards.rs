@@ -7,8 +7,12 @@ use crate::heartbeat::PlaneState;
 const BOTH: [Dialect; 2] = [Dialect::Go, Dialect::Ours];
 
 fn ten(dialect: Dialect) -> (World, Vec<String>) {
+    some(10, dialect)
+}
+
+fn some(number: usize, dialect: Dialect) -> (World, Vec<String>) {
     let mut world = World::new(dialect);
-    let names: Vec<String> = (0..10).map(|number| format!("p{number}")).collect();
+    let names: Vec<String> = (0..number).map(|number| format!("p{number}")).collect();
     for name in &names {
         world.add(name, 1, json!({}));
     }
@@ -202,6 +206,59 @@ fn a_restart_of_the_operator_changes_nothing() {
         world.restart_operator();
         world.of(&names[4]).pods[0].client.is_stopped = true;
         world.until(&names[4], "False/HeartbeatStale", 60);
+    }
+}
+
+// Those that were known to be silent are no new mass loss to an operator that starts: their verdict stands.
+#[test]
+fn who_was_silent_before_casts_no_suspicion() {
+    for dialect in BOTH {
+        let (mut world, names) = some(5, dialect);
+        for name in &names[..3] {
+            world.of(name).pods[0].client.is_stopped = true;
+            world.until(name, "False/HeartbeatStale", 45);
+        }
+        world.restart_operator();
+        world.is_quiet_for(120);
+        world.planes.clear();
+        world.is_reachable = false;
+        world.run(60);
+        world.is_reachable = true;
+        for name in &names[..3] {
+            world.until(name, "False/HeartbeatStale", 60);
+        }
+        assert!(
+            !world
+                .planes
+                .iter()
+                .any(|state| matches!(state, PlaneState::Suspect { .. })),
+            "{:?}",
+            world.planes
+        );
+    }
+}
+
+// Clients come back in their own time: a whole stale time is theirs, whatever had passed of the one before.
+#[test]
+fn after_an_outage_everybody_is_given_a_whole_stale_time() {
+    for dialect in BOTH {
+        for delay in 0..INTERVAL {
+            let (mut world, names) = some(2, dialect);
+            world.run(delay);
+            world.delay_all(120);
+            world.run(INTERVAL);
+            world.is_reachable = false;
+            world.run(60);
+            world.is_reachable = true;
+            world.delay_all(25);
+            for _ in 0..60 {
+                world.run(1);
+                for name in &names {
+                    assert!(!world.healthy(name).starts_with("False"));
+                }
+            }
+            assert_eq!(world.healthy(&names[0]), "True/HeartbeatFresh");
+        }
     }
 }
 

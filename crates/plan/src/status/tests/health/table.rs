@@ -5,6 +5,7 @@ use super::world::{Dialect, INTERVAL, PLANE, World, asks};
 use crate::heartbeat::Reported;
 
 const BOTH: [Dialect; 2] = [Dialect::Go, Dialect::Ours];
+const ALL: [Dialect; 3] = [Dialect::Go, Dialect::Legacy, Dialect::Ours];
 
 fn one(dialect: Dialect) -> World {
     with(dialect, json!({}))
@@ -25,7 +26,7 @@ fn settled_on(dialect: Dialect) -> World {
 // Real clients send UNKNOWN for ever: whoever took that for trouble would see nothing healthy at all.
 #[test]
 fn what_beats_is_healthy_whatever_it_leaves_unsaid() {
-    for dialect in BOTH {
+    for dialect in ALL {
         for says in [Reported::Unknown, Reported::Healthy] {
             let mut world = one(dialect);
             world.of("ttp").pods[0].client.says = says;
@@ -73,7 +74,7 @@ fn starting_is_for_young_pods() {
 // The budget: silence is told within 45 s, and its end within two heartbeats and 10 s; each once.
 #[test]
 fn silence_is_told_once_and_so_is_its_end() {
-    for dialect in BOTH {
+    for dialect in ALL {
         for phase in 0..INTERVAL {
             let mut world = settled_on(dialect);
             world.run(phase);
@@ -93,6 +94,21 @@ fn silence_is_told_once_and_so_is_its_end() {
             assert_eq!(told, ["HeartbeatStale", "Ready"]);
             assert_eq!(world.objects["ttp"].writes - writes, 2);
         }
+    }
+}
+
+// The last words of a dying process, or a packet that was late, must not make it look alive.
+#[test]
+fn one_heartbeat_does_not_end_silence() {
+    for dialect in ALL {
+        let mut world = settled_on(dialect);
+        world.of("ttp").pods[0].client.is_stopped = true;
+        world.until("ttp", "False/HeartbeatStale", 45);
+        world.beat_once("ttp");
+        world.is_quiet_for(20);
+        world.beat_once("ttp");
+        world.until("ttp", "True/HeartbeatFresh", 6);
+        world.until("ttp", "False/HeartbeatStale", 45);
     }
 }
 
@@ -118,7 +134,7 @@ fn why_tells_since_when_in_one_line() {
 // Seed 000's processors never register: by default that says nothing, and where it is required it does.
 #[test]
 fn who_never_registers_is_judged_by_the_policy() {
-    for dialect in BOTH {
+    for dialect in ALL {
         for (policy, first, told, ready) in [
             (
                 "Auto",
@@ -150,7 +166,7 @@ fn who_never_registers_is_judged_by_the_policy() {
 // Trap d: RegisterComponent sets HEALTHY and a last heartbeat. Who dies right after it would look healthy.
 #[test]
 fn a_registration_is_not_a_heartbeat() {
-    for dialect in BOTH {
+    for dialect in ALL {
         let mut world = one(dialect);
         world.of("ttp").pods[0].client.is_mute = true;
         world.run(25);
@@ -259,7 +275,7 @@ fn a_predecessor_that_beats_on_says_nothing_of_its_successor() {
 // Each pod has an id of its own: what the pod before it says is nobody's.
 #[test]
 fn a_replaced_pod_must_speak_for_itself() {
-    for dialect in BOTH {
+    for dialect in ALL {
         let mut world = settled_on(dialect);
         let old = world.of("ttp").pods[0].clone();
         world.replace("ttp", 0);
@@ -324,7 +340,7 @@ fn without_policy_or_control_plane_nothing_is_claimed() {
 // What pods themselves show counts whatever heartbeats say, and is told by one event.
 #[test]
 fn a_crash_loop_is_told_by_the_containers_reason() {
-    for dialect in BOTH {
+    for dialect in ALL {
         let mut world = settled_on(dialect);
         let events = world.objects["ttp"].events.len();
         world.crash("ttp", 0);

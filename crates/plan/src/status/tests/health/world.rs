@@ -28,6 +28,8 @@ const TTL: u64 = 30;
 pub(super) enum Dialect {
     /// The Go server, polled: expiry is written over the report, and an UNKNOWN beat does not take it back.
     Go,
+    /// A server that speaks the legacy dialect only, polled: it tells of no registration, and of no report.
+    Legacy,
     /// Ours, watched.
     Ours,
 }
@@ -241,6 +243,26 @@ impl World {
         }
     }
 
+    /// One heartbeat reaches the control plane, though the process is stopped.
+    pub(super) fn beat_once(&mut self, name: &str) {
+        for pod in &self.objects[name].pods {
+            let Some(id) = pod.client.id.clone() else { continue };
+            if let Some(entry) = self.registry.get_mut(&id) {
+                entry.beat = Some(self.second);
+                self.beaten.insert(id);
+            }
+        }
+    }
+
+    /// Every client waits so long before it tries again.
+    pub(super) fn delay_all(&mut self, seconds: u64) {
+        for managed in self.objects.values_mut() {
+            for pod in &mut managed.pods {
+                pod.client.next = self.second + seconds;
+            }
+        }
+    }
+
     pub(super) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.step();
@@ -411,7 +433,7 @@ impl World {
             persistent: false,
             identity: self.identity.clone(),
         };
-        if self.dialect == Dialect::Go || std::mem::take(&mut self.must_start) {
+        if self.dialect != Dialect::Ours || std::mem::take(&mut self.must_start) {
             self.changed.clear();
             self.beaten.clear();
             let services = all.iter().map(|id| Heard::Service(self.service(id)));
@@ -451,14 +473,17 @@ impl World {
             name: entry.name.clone(),
             address: is_ours.then(|| entry.address.parse().unwrap()),
             pod_uid: None,
-            registered_at: Some(registered),
+            registered_at: (self.dialect != Dialect::Legacy).then_some(registered),
             beat: match (entry.beat, self.dialect) {
                 (Some(beat), _) => Some(mark(beat)),
                 // A registration is the last sign of life there.
-                (None, Dialect::Go) => Some(registered),
+                (None, Dialect::Go | Dialect::Legacy) => Some(registered),
                 (None, Dialect::Ours) => None,
             },
-            reported: entry.said,
+            reported: match self.dialect {
+                Dialect::Legacy => Reported::Unspecified,
+                Dialect::Go | Dialect::Ours => entry.said,
+            },
             expired: is_ours.then_some(entry.is_expired),
             verified: self.identity.as_ref().map(|_| entry.is_verified),
         }
