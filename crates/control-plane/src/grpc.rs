@@ -52,8 +52,7 @@ pub(crate) struct Lists {
     unsent: Arc<Semaphore>,
 }
 
-/// The room that an answer takes until it is sent: an extension of the response, which the layer around every call keeps as long as
-/// the answer's body.
+/// The room that an answer takes until it is sent: an extension of the response, which the layer around every call ties to its bytes.
 #[derive(Clone, Debug)]
 #[expect(dead_code, reason = "it is held, not read")]
 pub(crate) struct Unsent(Arc<OwnedSemaphorePermit>);

@@ -674,3 +674,56 @@ async fn clients_that_went_without_a_word_are_found() {
     assert!(types.expect("it is cut").contains(&PING));
     server.stop().await;
 }
+
+// Readers that ask for large lists and never take them would fill the memory; those who ask for little are served all the same.
+#[tokio::test]
+async fn answers_that_are_not_read_are_bounded() {
+    let _turn = alone().await;
+    let server = start(args()).await;
+    let mut client = server.v1();
+    for number in 0..2_000 {
+        let component = v1::ComponentInfo {
+            description: "x".repeat(8_000),
+            ..component(&format!("s{number}"))
+        };
+        client
+            .register_component(register(component))
+            .await
+            .expect("registered");
+    }
+    // 16 MB each, of which nobody reads more than the first window.
+    let path = "/flowctl.v1.ControlPlaneService/ListComponents";
+    let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    let message = Bytes::from(vec![0, 0, 0, 0, 2, 0x10, 1]);
+    let (mut unread, mut refused) = (Vec::new(), 0);
+    for _ in 0..8 {
+        let request = http::Request::post(format!("http://{}{path}", server.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(http_body_util::Full::new(message.clone()))
+            .expect("a request");
+        let answer = http.request(request).await.expect("an answer");
+        let status = answer
+            .headers()
+            .get("grpc-status")
+            .and_then(|status| status.to_str().ok());
+        assert!(matches!(status, None | Some("8")), "{status:?}");
+        refused += usize::from(status.is_some());
+        unread.push(answer);
+    }
+    assert!((4..=6).contains(&refused), "{refused} of 8 were refused");
+    client
+        .get_component_status(support::which("s1"))
+        .await
+        .expect("a small answer");
+    drop(unread);
+    support::until("room again", async || {
+        let request = v1::ListComponentsRequest::default();
+        let mut client = server.v1().max_decoding_message_size(64 * MIB);
+        client.list_components(request).await.ok()
+    })
+    .await;
+    server.stop().await;
+}

@@ -47,15 +47,12 @@ struct Record {
     since: u64,
     /// Wall: the last beat, if there was one since the registration.
     beat: Beats,
-    /// Beats since the registration, as far as this process took them.
-    heartbeats: u64,
     /// A [`KeptRegistration`].
     registration: Box<[u8]>,
     metrics: Metrics,
     history: Option<Box<Ring>>,
     owner: Option<Box<Owner>>,
-    /// Seconds that it had been silent before `since`: of services that were read from disk.
-    silent_before: u32,
+    count: Count,
     service_type: Small,
     liveness: Liveness,
     reported: Small,
@@ -69,6 +66,11 @@ struct Small(u8);
 /// When a service last beat, on the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Beats(i64);
+
+/// How many beats this process took since the registration. Of a service that was read from disk and has not beaten since, minus the
+/// seconds that it had been silent before `since`: one excludes the other.
+#[derive(Clone, Copy, Debug)]
+struct Count(i32);
 
 /// Facts in a byte.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,13 +123,12 @@ impl Table {
         let record = Record {
             since: now.steady,
             beat: Beats::NONE,
-            heartbeats: 0,
             registration: kept.clone().into_boxed_slice(),
             metrics: Metrics::default(),
             // Numbers of the instance before are still what the service did.
             history: before.and_then(|record| record.history.take()),
             owner: owner.map(Box::new),
-            silent_before: 0,
+            count: Count(0),
             service_type: Small::of(registration.service_type.into()),
             liveness: Liveness::Registered,
             reported: Small::of(HealthStatus::Unknown.into()),
@@ -163,9 +164,8 @@ impl Table {
             || (!beat.metrics.is_empty() && (merged.left_out > 0) != record.marks.has(Marks::TRUNCATED))
             || is_verified != record.marks.has(Marks::VERIFIED);
         record.since = now.steady;
-        record.silent_before = 0;
+        record.count.beat();
         record.beat = Beats(now.wall);
-        record.heartbeats += 1;
         record.liveness = Liveness::Live;
         record.reported = reported;
         record.marks.set(Marks::VERIFIED, is_verified);
@@ -240,17 +240,15 @@ impl Table {
     ) -> Result<(), prost::DecodeError> {
         let registration = KeptRegistration::decode(kept.as_slice())?;
         let last_seen = life.last_heartbeat.unwrap_or(registration.registered_at);
-        let silent_before = u32::try_from(now.wall.saturating_sub(last_seen) / 1000).unwrap_or(0);
         let mut record = Record {
             since: now.steady,
             beat: life.last_heartbeat.map_or(Beats::NONE, Beats),
-            heartbeats: 0,
             service_type: Small::of(registration.service_type().into()),
             owner: Owner::restored(&registration).map(Box::new),
             registration: kept.into_boxed_slice(),
             metrics: Metrics::default(),
             history: None,
-            silent_before,
+            count: Count::silent(now.wall.saturating_sub(last_seen) / 1000),
             liveness: if life.is_expired {
                 Liveness::Expired
             } else {
@@ -320,7 +318,7 @@ impl Table {
         let record = self.records.get(id)?;
         Some(Sign {
             at: from_millis(record.beat.at()?),
-            heartbeats: record.heartbeats,
+            heartbeats: record.count.heartbeats(),
             is_verified: record.marks.has(Marks::VERIFIED),
             numbers: record.metrics.select(wanted, NUMBERS),
         })
@@ -345,7 +343,7 @@ impl Record {
     }
 
     fn silent_for(&self, now: At) -> Duration {
-        Duration::from_millis(now.steady.saturating_sub(self.since)) + Duration::from_secs(self.silent_before.into())
+        Duration::from_millis(now.steady.saturating_sub(self.since)) + self.count.silent_before()
     }
 
     fn life(&self) -> KeptLife {
@@ -368,7 +366,7 @@ impl Record {
             liveness: self.liveness_at(now, ttl),
             reported: self.reported.into_enum(),
             last_heartbeat: self.beat.at().map(from_millis),
-            heartbeats: self.heartbeats,
+            heartbeats: self.count.heartbeats(),
             is_beat_verified: self.marks.has(Marks::VERIFIED),
             metrics: self.metrics.read(),
             are_metrics_truncated: self.marks.has(Marks::TRUNCATED),
@@ -392,6 +390,28 @@ impl Small {
 impl From<Small> for i32 {
     fn from(small: Small) -> Self {
         small.0.into()
+    }
+}
+
+// === impl Count ===
+
+impl Count {
+    /// Nothing before `since` counts where the wall clock was set back.
+    fn silent(seconds: i64) -> Self {
+        Self(-i32::try_from(seconds.max(0)).unwrap_or(i32::MAX))
+    }
+
+    /// It never stands still: after the last number comes the first.
+    fn beat(&mut self) {
+        self.0 = self.0.max(0).checked_add(1).unwrap_or(1);
+    }
+
+    fn heartbeats(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(0)
+    }
+
+    fn silent_before(self) -> Duration {
+        Duration::from_secs(u64::from(self.0.min(0).unsigned_abs()))
     }
 }
 

@@ -50,6 +50,18 @@ pin_project! {
     }
 }
 
+/// Bytes that count as unsent for as long as the transport has them: it takes a body whole and drops it before it is sent.
+struct Held {
+    data: Bytes,
+    _unsent: Unsent,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
 /// A call that is not over. Dropped before it is told how it ended, it was given up by the client.
 struct Call {
     method: Arc<Method>,
@@ -234,7 +246,16 @@ where
         if over {
             this.call.take();
         }
-        Poll::Ready(frame)
+        let Some(unsent) = this.unsent else {
+            return Poll::Ready(frame);
+        };
+        let hold = |data| {
+            Bytes::from_owner(Held {
+                data,
+                _unsent: unsent.clone(),
+            })
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(hold))))
     }
 
     fn is_end_stream(&self) -> bool {

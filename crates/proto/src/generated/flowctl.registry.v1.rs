@@ -73,9 +73,10 @@ pub struct Service {
     /// The IP address that the registration came from; empty if it is not known. Behind a proxy it is the proxy's.
     #[prost(string, tag = "21")]
     pub peer_address: ::prost::alloc::string::String,
-    /// How many beats this server process took since the service registered. A restart of the server begins at 0 again, with another
-    /// instance_id, and last_heartbeat may then be older than it was: it is written to disk every 30 s. Whoever finds another triple
-    /// of instance_id, registered_at and heartbeats than before knows that the service moved, whatever clocks say.
+    /// How many beats this server process took since the service registered; after 2^31 - 1 comes 1. A restart of the server begins
+    /// at 0 again, with another instance_id, and last_heartbeat may then be older than it was: it is written to disk every 30 s.
+    /// Whoever finds another triple of instance_id, registered_at and heartbeats than before knows that the service moved, whatever
+    /// clocks say.
     #[prost(uint64, tag = "22")]
     pub heartbeats: u64,
     /// Whether metrics of its last beats were left out: more than 512, names that are empty or longer than 128 bytes, or texts of more
