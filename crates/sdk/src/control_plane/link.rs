@@ -35,6 +35,8 @@ pub(super) enum Trouble {
     NotSpoken,
     /// The server refuses, and will for as long as nothing changes.
     Refused(String),
+    /// The token is not good, or not any more.
+    Unauthenticated(String),
     /// No answer, or one that is none.
     Unreachable(String),
 }
@@ -125,6 +127,7 @@ impl Link {
     /// Sends one heartbeat, in the best dialect that the server knows.
     pub(super) async fn beat(&mut self, settings: &Settings, id: &str, snapshot: &Snapshot) -> Result<(), Trouble> {
         loop {
+            let was_open = self.stream.is_some();
             let sent = match self.dialect {
                 Dialect::Stream => self.beat_streamed(settings, id, snapshot.clone()).await,
                 Dialect::V1 => self.beat_v1(settings, id, snapshot.clone()).await,
@@ -134,6 +137,8 @@ impl Link {
                 self.stream = None;
             }
             self.dialect = match (sent, self.dialect) {
+                // The token that the stream began with is over: the next one begins with the one that is in the file now.
+                (Err(Trouble::Unauthenticated(_)), Dialect::Stream) if was_open => Dialect::Stream,
                 (Err(Trouble::NotSpoken), Dialect::Stream) => Dialect::V1,
                 (Err(Trouble::NotSpoken), Dialect::V1) => Dialect::Legacy,
                 // None of them: it is another server than the one that took the registration.
@@ -306,8 +311,8 @@ fn trouble(status: &Status) -> Trouble {
         | Code::PermissionDenied
         | Code::ResourceExhausted
         | Code::FailedPrecondition
-        | Code::OutOfRange
-        | Code::Unauthenticated => Trouble::Refused(text()),
+        | Code::OutOfRange => Trouble::Refused(text()),
+        Code::Unauthenticated => Trouble::Unauthenticated(text()),
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -335,7 +340,7 @@ mod tests {
         assert_eq!(trouble(&Status::unimplemented("unknown service")), Trouble::NotSpoken);
         assert!(matches!(
             trouble(&Status::unauthenticated("no token")),
-            Trouble::Refused(_)
+            Trouble::Unauthenticated(_)
         ));
     }
 }

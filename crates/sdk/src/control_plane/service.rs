@@ -2,6 +2,7 @@
 //! adds.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use flowctl_runtime::Readiness;
@@ -36,7 +37,9 @@ impl Report for ServiceReport {
         let mut numbers: BTreeMap<String, f64> = self.metrics.reported().into_iter().collect();
         numbers.insert("uptime_seconds".to_owned(), count(self.started.elapsed().as_secs()));
         if let Some(provider) = &self.provider {
-            numbers.extend(provider());
+            // A mistake in it costs its own numbers; the panic hook has told it.
+            let own = catch_unwind(AssertUnwindSafe(provider));
+            numbers.extend(own.unwrap_or_default());
         }
         Snapshot {
             health: self.health(),

@@ -1,5 +1,7 @@
 //! The life of a registration: register, beat, register again when the server has forgotten, unregister at a clean end.
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use flowctl_bridge::Backoff;
@@ -9,12 +11,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, Trouble};
-use super::{Health, Registration, Report, SessionMetrics, Settings};
+use super::{Health, Registration, Report, SessionMetrics, Settings, Snapshot};
 
 /// The longest that a host waits for its unregistration at its end.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How often the host's health is looked at between two heartbeats, and so the least time between two.
 const NEWS: Duration = Duration::from_secs(1);
+/// How a host is whose own report fails.
+const BROKEN: Health = Health::Degraded;
 /// After a restart of the server everybody comes back at once: registrations spread over this part of an interval.
 const SPREAD: f64 = 0.25;
 
@@ -182,7 +186,8 @@ impl<R: Report> Keeper<R> {
         loop {
             let look = Instant::now() + NEWS;
             sleep_until(look.min(next)).await;
-            if look >= next || self.report.health() != told {
+            let now = || self.report.health();
+            if look >= next || catch_unwind(AssertUnwindSafe(now)).unwrap_or(BROKEN) != told {
                 return;
             }
         }
@@ -193,13 +198,23 @@ impl<R: Report> Keeper<R> {
         let Some(id) = self.id.clone() else {
             return Err(Trouble::Unknown);
         };
+        let snapshot = self.snapshot();
         let link = match &mut self.link {
             Some(link) => link,
             none => none.insert(Link::prepare(&self.settings).await?),
         };
-        let snapshot = self.report.snapshot();
         let beaten = link.beat(&self.settings, &id, &snapshot).await;
         beaten.map(|()| snapshot.health)
+    }
+
+    /// What the report says. One that panics (which the panic hook has told) must not end the reporting: the host is at work.
+    fn snapshot(&self) -> Snapshot {
+        let snapshot = catch_unwind(AssertUnwindSafe(|| self.report.snapshot()));
+        snapshot.unwrap_or_else(|_| Snapshot {
+            health: BROKEN,
+            numbers: BTreeMap::new(),
+            texts: BTreeMap::new(),
+        })
     }
 
     fn recover(&mut self) {
@@ -217,7 +232,7 @@ impl<R: Report> Keeper<R> {
         let why = match trouble {
             Trouble::Unknown => "the control plane does not know this service".to_owned(),
             Trouble::NotSpoken => "the control plane speaks none of the dialects".to_owned(),
-            Trouble::Refused(why) => why,
+            Trouble::Refused(why) | Trouble::Unauthenticated(why) => why,
             Trouble::Unreachable(why) => {
                 // Certificates may have been replaced, or the name may mean another address.
                 self.link = None;

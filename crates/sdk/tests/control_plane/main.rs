@@ -13,7 +13,7 @@ use common::{DEADLINE, Running as Service, args, process, within};
 use flowctl_proto::flowctl::ServiceType;
 use flowctl_proto::flowctl::v1::{ComponentType, HealthStatus};
 use flowctl_sdk::control_plane::{
-    PipelineMetadata, ProcessorMetadata, Registration, Role, STELLAR_LEDGER_EVENT, Session, Settings, State,
+    PipelineMetadata, ProcessorMetadata, Registration, Role, STELLAR_LEDGER_EVENT, Session, Settings, Snapshot, State,
     Statistics, TTP_EVENT,
 };
 use flowctl_sdk::{BoxError, Message, Outcome, Processor};
@@ -254,6 +254,56 @@ async fn the_token_is_sent_and_read_anew() {
             && told.tokens.last().is_some_and(|token| token == "Bearer second")
     })
     .await;
+}
+
+// A stream outlives its token: when the server ends it for that, the next one must begin at once, and no beat be missing.
+#[tokio::test]
+async fn a_stream_whose_token_is_over_begins_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "first").expect("write");
+    let (registry, _running) = Registry::start(&[Way::Stream, Way::V1]);
+    let settings = Settings {
+        token_file: Some(file.clone()),
+        ..settings(registry.address, Some("x"))
+    };
+    let session = Session::spawn(settings, processor(), statistics());
+    beaten(&registry, "x", Way::Stream).await;
+    let mut state = session.state();
+    until("it is registered", || {
+        matches!(*state.borrow_and_update(), State::Registered(_))
+    })
+    .await;
+    std::fs::write(&file, "second").expect("write");
+    registry.book().token_over = Some("Bearer first".to_owned());
+    until("the new token", || {
+        let told = registry.told("x").expect("registered");
+        told.tokens.last().is_some_and(|token| token == "Bearer second")
+    })
+    .await;
+    assert!(!state.has_changed().expect("it goes on"), "a beat was missing");
+    assert_eq!(registry.told("x").expect("registered").registrations, 1);
+}
+
+// A mistake in what an author adds to heartbeats must not make a service that works look dead.
+#[tokio::test]
+async fn a_report_that_panics_is_not_the_end() {
+    let (registry, _running) = Registry::start(&[Way::Stream, Way::V1]);
+    let broken = || -> Snapshot { panic!("a mistake of the author's") };
+    let _session = Session::spawn(settings(registry.address, Some("x")), processor(), broken);
+    let told = beaten(&registry, "x", Way::Stream).await;
+    assert_eq!(told.status, i32::from(HealthStatus::Degraded));
+
+    let service = flowctl_sdk::Service::processor(Echo)
+        .control_plane(settings(registry.address, Some("y")))
+        .heartbeat_metrics(|| panic!("a mistake of the author's"));
+    let running = common::start(service, &args()).await;
+    let told = beaten(&registry, "y", Way::Stream).await;
+    assert!(
+        told.metrics.contains_key("total_processed"),
+        "what the SDK counts itself is told"
+    );
+    within(running.end()).await.expect("a clean end");
 }
 
 struct Echo;

@@ -44,6 +44,8 @@ pub(crate) struct Book {
     pub(crate) unregistered: Vec<String>,
     /// Answers to heartbeats of ids that are not there; ours says NOT_FOUND, the Go server UNKNOWN.
     pub(crate) code_for_unknown: Option<Code>,
+    /// A token that is over: streams that began with it end.
+    pub(crate) token_over: Option<String>,
     made: u32,
 }
 
@@ -296,6 +298,9 @@ impl RegistryService for Registry {
         let mut accepted = 0;
         let acks = request.into_inner().map(move |beat| {
             let beat = beat?;
+            if token.is_some() && token == this.book().token_over {
+                return Err(Status::unauthenticated("the token is over"));
+            }
             let noted = this.beat(Way::Stream, &beat.service_id, token.clone(), |told| {
                 told.status = beat.status;
                 told.metrics
