@@ -45,7 +45,7 @@ pub(crate) struct StepMetrics {
 }
 
 /// What a step has done until now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SoFar {
     pub(crate) received: u64,
     pub(crate) sent: u64,

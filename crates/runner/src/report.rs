@@ -4,7 +4,7 @@ use flowctl_bridge::Gate;
 use flowctl_sdk::control_plane::{Component, Statistics};
 use tokio::sync::watch;
 
-use crate::metrics::StepMetrics;
+use crate::metrics::{SoFar, StepMetrics};
 
 /// Passes the counts of every step on.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ struct Step {
     metrics: StepMetrics,
     /// Of an external step: whether it takes messages.
     gate: Option<watch::Receiver<Gate>>,
+    /// Where it stood when it was last looked at.
+    seen: Option<SoFar>,
 }
 
 // === impl Reports ===
@@ -55,18 +57,29 @@ impl Reports {
             component: self.statistics.component(kind.word(), name),
             metrics,
             gate,
+            seen: None,
         });
     }
 
-    /// Reports where every step stands now.
-    pub(crate) fn report(&self, checkpoint: Option<u32>) {
+    /// Reports where every step stands now. While messages are under way and nothing moves, no step reports: after a while they
+    /// are stale, for nobody can be called healthy in a pipeline that stands. Unless all wait for a service that takes nothing, which
+    /// is told as that service's trouble. A step to which nothing comes is none that hangs.
+    pub(crate) fn report(&mut self, checkpoint: Option<u32>, under_way: bool) {
         if let Some(ledger) = checkpoint {
             self.statistics.set("checkpoint_ledger", f64::from(ledger));
         }
+        let mut has_moved = false;
+        for step in &mut self.steps {
+            let now = Some(step.metrics.so_far());
+            has_moved |= step.seen != now;
+            step.seen = now;
+        }
+        let stands = under_way && !has_moved && !self.steps.iter().any(Step::is_shut);
         for step in &self.steps {
-            step.component.report(step.numbers());
-            let shut = step.gate.as_ref().is_some_and(|gate| *gate.borrow() != Gate::Open);
-            step.component.in_trouble(shut);
+            if !stands {
+                step.component.report(step.numbers());
+            }
+            step.component.in_trouble(step.is_shut());
         }
     }
 }
@@ -74,6 +87,10 @@ impl Reports {
 // === impl Step ===
 
 impl Step {
+    fn is_shut(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| *gate.borrow() != Gate::Open)
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "the protocol's numbers are doubles")]
     fn numbers(&self) -> Vec<(&'static str, f64)> {
         let so_far = self.metrics.so_far();
@@ -115,6 +132,49 @@ impl Kind {
             Self::Source => "source",
             Self::Reader | Self::Processor => "processor",
             Self::Consumer | Self::Stream | Self::File => "consumer",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use flowctl_sdk::control_plane::{Health, Report as _, STALE_AFTER};
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::metrics::RunnerMetrics;
+
+    // A pipeline that hangs beats all the same: its steps must not be called healthy for that; and one that has nothing to do must.
+    #[tokio::test(start_paused = true)]
+    async fn steps_of_a_pipeline_that_stands_are_stale() {
+        let (statistics, metrics) = (Statistics::new(), RunnerMetrics::default());
+        let mut reports = Reports::new(statistics.clone());
+        let (open, gate) = watch::channel(Gate::Open);
+        reports.add(Kind::Source, "S", metrics.step("S"), None);
+        reports.add(Kind::Consumer, "C", metrics.step("C"), Some(gate));
+        let mut later = async |under_way| {
+            advance(STALE_AFTER / 2 + Duration::from_secs(1)).await;
+            reports.report(None, under_way);
+            statistics.snapshot().health
+        };
+        for _ in 0..3 {
+            assert_eq!(later(false).await, Health::Healthy);
+        }
+        // Only the source moves: a filter may leave nothing for the rest.
+        for _ in 0..3 {
+            metrics.step("S").received();
+            assert_eq!(later(true).await, Health::Healthy);
+        }
+        assert_eq!(later(true).await, Health::Healthy);
+        assert_eq!(later(true).await, Health::Unhealthy);
+        assert_eq!(statistics.snapshot().texts["C_status"], "stale");
+        metrics.step("C").sent();
+        assert_eq!(later(true).await, Health::Healthy);
+        open.send_replace(Gate::Closed);
+        for _ in 0..3 {
+            assert_eq!(later(true).await, Health::Degraded);
         }
     }
 }

@@ -201,7 +201,8 @@ impl Run<'_> {
                 },
                 _ = tick.tick() => {
                     // Here and not in a task of its own: a run that hangs must be seen to.
-                    self.pipeline.reports.report(self.keeper.saved);
+                    let under_way = self.pipeline.metrics.window.messages.get() > 0;
+                    self.pipeline.reports.report(self.keeper.saved, under_way);
                     if let Err(error) = self.keep().await {
                         return Some(error);
                     }
