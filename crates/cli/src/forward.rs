@@ -19,6 +19,8 @@ use crate::failure::Failure;
 const SELECTOR: &str = "app.kubernetes.io/name=flowctl,app.kubernetes.io/component=control-plane";
 /// The port's name in the pod.
 const PORT: &str = "grpc";
+/// The server's flag for its own name.
+const ADVERTISED: &str = "--advertise-address=";
 /// Where one is looked for when listing everywhere is forbidden, besides the context's own namespace.
 const USUAL: &str = "flowctl-system";
 
@@ -32,8 +34,12 @@ pub(crate) async fn open(target: &Target) -> Result<Server, Failure> {
     let found = find(&client, target.namespace.as_deref(), &own).await?;
     let place = format!("pod {}/{}", found.namespace, found.name);
     let scheme = if target.wants_tls() { "https" } else { "http" };
-    // The host is for certificates and messages; the bytes go through the apiserver.
-    let host = format!("flowctl.{}.svc", found.namespace);
+    // The host is for certificates and messages; the bytes go through the apiserver. Certificates are for the name that clients in the
+    // cluster use, which the server itself is told.
+    let host = found
+        .host
+        .clone()
+        .unwrap_or_else(|| format!("flowctl.{}.svc", found.namespace));
     let endpoint = Endpoint::parse(&format!("{scheme}://{host}:{}", found.port))
         .map_err(|error| Failure::Other(error.to_string()))?;
     let prepared = dial::prepare(target, &endpoint)?;
@@ -77,6 +83,8 @@ struct Found {
     namespace: String,
     name: String,
     port: u16,
+    /// The name that it tells clients.
+    host: Option<String>,
 }
 
 async fn find(client: &Client, namespace: Option<&str>, own: &str) -> Result<Found, Failure> {
@@ -118,12 +126,18 @@ fn usable(pod: &Pod) -> Option<Found> {
     let containers = &pod.spec.as_ref()?.containers;
     let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
     let port = ports.into_iter().find(|port| port.name.as_deref() == Some(PORT))?;
+    let arguments = containers.iter().flat_map(|container| container.args.iter().flatten());
+    let advertised = arguments
+        .filter_map(|argument| argument.strip_prefix(ADVERTISED))
+        .next_back();
+    let host = advertised.and_then(|address| Some(address.rsplit_once(':')?.0.to_owned()));
     let leaving = pod.metadata.deletion_timestamp.is_some();
     (ready && !leaving).then(|| {
         Some(Found {
             namespace: pod.metadata.namespace.clone()?,
             name: pod.metadata.name.clone()?,
             port: u16::try_from(port.container_port).ok()?,
+            host,
         })
     })?
 }
@@ -133,4 +147,38 @@ fn unreachable(error: &dyn std::error::Error) -> Failure {
         "cannot ask the cluster for its control plane: {}",
         in_one_line(error)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    // With TLS, nobody could use the plugin: the chart's certificate is for its Service's full name, not for one of ours.
+    #[test]
+    fn the_name_is_the_one_that_the_server_tells_clients() {
+        let pod = |arguments: serde_json::Value| -> Pod {
+            let ports = json!([{"name": "http", "containerPort": 9090}, {"name": "grpc", "containerPort": 8080}]);
+            let container = json!({"name": "flowctl", "args": arguments, "ports": ports});
+            let pod = json!({
+                "metadata": {"name": "f-0", "namespace": "flowctl-system"},
+                "spec": {"containers": [container]},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            });
+            serde_json::from_value(pod).expect("a pod")
+        };
+        let host = |arguments| usable(&pod(arguments)).expect("it is ready").host;
+        let full = "f-control-plane.flowctl-system.svc.cluster.local";
+        assert_eq!(
+            host(json!([
+                "server",
+                "--port=8080",
+                format!("--advertise-address={full}:8080")
+            ]))
+            .as_deref(),
+            Some(full)
+        );
+        assert_eq!(host(json!(["server"])), None);
+    }
 }

@@ -99,7 +99,7 @@ fn detail(service: &ServiceView, verbose: bool) -> String {
         section(&mut text, "Metadata", service.metadata.iter());
     }
     let mut metrics: Vec<_> = service.metrics.iter().collect();
-    metrics.sort_by_key(|(key, _)| (rank(key), *key));
+    metrics.sort_by_cached_key(|(key, _)| place(key));
     section(&mut text, "Metrics", metrics.into_iter());
     section(&mut text, "Health Details", service.health_details.iter());
     text
@@ -120,13 +120,26 @@ fn section<'a, V: std::fmt::Display + 'a>(
     }
 }
 
-/// The pipeline, then its steps in the order of the flow.
-fn rank(key: &str) -> usize {
-    let kinds = ["pipeline.", "source.", "processor.", "consumer."];
-    kinds
-        .iter()
-        .position(|kind| key.starts_with(kind))
-        .unwrap_or(kinds.len())
+/// As seed 001 lists them: the pipeline, then its steps in the order of the flow; of each, what it read, found and wrote.
+fn place(key: &str) -> (usize, &str, usize, &str) {
+    const KINDS: [&str; 4] = ["pipeline", "source", "processor", "consumer"];
+    const NUMBERS: [&str; 10] = [
+        "uptime_seconds",
+        "component_count",
+        "processed_ledgers",
+        "current_ledger",
+        "events_found",
+        "successful_events",
+        "failed_events",
+        "filtered_events",
+        "files_written",
+        "total_bytes",
+    ];
+    let rank = |all: &[&str], one: &str| all.iter().position(|known| *known == one).unwrap_or(all.len());
+    let (kind, rest) = key.split_once('.').unwrap_or(("", key));
+    // Names of steps may have dots, names of numbers have none.
+    let (step, number) = rest.rsplit_once('.').unwrap_or(("", rest));
+    (rank(&KINDS, kind), step, rank(&NUMBERS, number), key)
 }
 
 #[cfg(test)]
@@ -163,6 +176,13 @@ mod tests {
                     "source.BufferedStorageSourceAdapter.processed_ledgers",
                     metric(125_000.0),
                 ),
+                (
+                    "source.BufferedStorageSourceAdapter.current_ledger",
+                    metric(52_125_000.0),
+                ),
+                ("processor.ContractEventProcessor.successful_events", metric(45600.0)),
+                ("processor.ContractEventProcessor.events_found", metric(45678.0)),
+                ("consumer.SaveToParquet.files_written", metric(234.0)),
                 ("SaveToParquet_status", status),
             ]
             .map(|(key, value)| (key.to_owned(), value))
@@ -189,9 +209,13 @@ mod tests {
              Uptime: 4h 23m\n\
              \n\
              Metrics:\n\
-             \x20 pipeline.component_count: 3\n\
              \x20 pipeline.uptime_seconds: 15780\n\
+             \x20 pipeline.component_count: 3\n\
              \x20 source.BufferedStorageSourceAdapter.processed_ledgers: 125000\n\
+             \x20 source.BufferedStorageSourceAdapter.current_ledger: 52125000\n\
+             \x20 processor.ContractEventProcessor.events_found: 45678\n\
+             \x20 processor.ContractEventProcessor.successful_events: 45600\n\
+             \x20 consumer.SaveToParquet.files_written: 234\n\
              \x20 consumer.SaveToParquet.total_bytes: 48318382080\n\
              \n\
              Health Details:\n\
