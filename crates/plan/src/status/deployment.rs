@@ -23,7 +23,7 @@ pub(super) fn look(deployment: &Deployment, replica_sets: &[&ReplicaSet], live: 
     let view = View::new(deployment, live);
     let ready = live
         .iter()
-        .filter(|pod| pods::is_ready(pod) && !pods::is_ending(pod))
+        .filter(|pod| pods::serves(pod, place) && !pods::is_ending(pod))
         .count();
     let cause =
         pods::cause(view.current.iter().copied(), place).or_else(|| creation_failure(deployment, replica_sets, &view));
@@ -235,7 +235,7 @@ impl<'a> View<'a> {
             return true;
         }
         if self.recreate {
-            return self.current.iter().filter(|pod| pods::is_ready(pod)).count() >= self.wanted;
+            return self.current.iter().filter(|pod| pods::serves(pod, place)).count() >= self.wanted;
         }
         self.condition("Available")
             .is_some_and(|condition| condition.status == "True")

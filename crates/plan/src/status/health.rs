@@ -68,21 +68,27 @@ struct Judged {
 /// Judges an object.
 pub(super) fn judge(scene: &Scene<'_>) -> Health {
     match (scene.policy, scene.heartbeats) {
-        (HeartbeatPolicy::Off, _) => not_read("heartbeat.policy is Off: heartbeats are not looked at"),
-        (HeartbeatPolicy::Auto | HeartbeatPolicy::Required, Heartbeats::NotRead) => {
-            not_read("no control plane is read for it; Ready is told from the pods alone")
-        }
+        (HeartbeatPolicy::Off, _) => not_read(scene, "heartbeat.policy is Off: heartbeats are not looked at"),
+        (HeartbeatPolicy::Auto | HeartbeatPolicy::Required, Heartbeats::NotRead) => not_read(
+            scene,
+            "no control plane is read for it; Ready is told from the pods alone",
+        ),
         (HeartbeatPolicy::Auto | HeartbeatPolicy::Required, Heartbeats::Read { plane, evidence }) => {
             read(scene, plane, evidence)
         }
     }
 }
 
-fn not_read(message: &str) -> Health {
+fn not_read(scene: &Scene<'_>, message: &str) -> Health {
+    let settles = scene
+        .pods
+        .iter()
+        .filter_map(|pod| pods::settles(pod, scene.place))
+        .min();
     Health {
         verdict: Verdict::unknown(Reason::NotConfigured, message),
         heartbeat: None,
-        wake_after: None,
+        wake_after: settles.map(|settles| Duration::try_from(settles).unwrap_or_default()),
     }
 }
 

@@ -76,9 +76,9 @@ pub(super) fn runs(pod: &Pod, revision: &str) -> bool {
 pub(super) fn cause<'p>(pods: impl IntoIterator<Item = &'p Pod>, place: &Place<'_>) -> Option<Verdict> {
     let mut found: Vec<(u8, &str, Verdict)> = pods
         .into_iter()
-        .filter(|pod| !is_ending(pod) && !has_ended(pod) && !is_ready(pod))
+        .filter(|pod| !is_ending(pod) && !has_ended(pod))
         .filter_map(|pod| {
-            let verdict = pod_cause(pod, place)?;
+            let verdict = trouble(pod, place)?;
             Some((rank(verdict.reason), name(pod), verdict))
         })
         .collect();
@@ -125,6 +125,11 @@ pub(super) fn trouble(pod: &Pod, place: &Place<'_>) -> Option<Verdict> {
     }
     let verdict = statuses(pod).find_map(|status| container::restless(pod, status, place))?;
     Some(verdict.about(pod_reference(pod)))
+}
+
+/// Whether the pod is ready, and likely to stay so.
+pub(super) fn serves(pod: &Pod, place: &Place<'_>) -> bool {
+    is_ready(pod) && trouble(pod, place).is_none()
 }
 
 /// When the trouble of a pod that is ready is over, if it does not end again.

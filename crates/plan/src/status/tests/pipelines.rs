@@ -146,3 +146,32 @@ fn a_pipeline_without_external_steps_has_no_count_of_them() {
     flow.plan.wiring.steps.clear();
     assert_eq!(flow.publish().status.steps_ready, None);
 }
+
+// Nothing probes the Go binary, so its pod is ready between two ends: Ready would come and go for ever (a Go pipeline exits 0
+// when a step cannot be built).
+#[test]
+fn a_pipeline_that_ends_without_error_for_ever_is_not_ready_in_between() {
+    let status = |started: &str| {
+        json!({
+            "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [container(
+                json!({"running": {"startedAt": started}}), 5,
+                json!({"terminated": {"exitCode": 0, "reason": "Completed"}}), true)],
+        })
+    };
+    let flow_since = |started: &str| {
+        flow("Streaming").with_deployment(
+            deployment("payments-pipeline", 1, "Recreate", settled(1)),
+            vec![pod("payments-a", REVISION, status(started))],
+        )
+    };
+    let between = flow_since("2026-03-01T11:59:30Z").publish();
+    assert_eq!(
+        told(&between.status, ConditionType::Available),
+        "False/ExitedWithoutError"
+    );
+    assert_eq!(told(&between.status, ConditionType::Ready), "False/ExitedWithoutError");
+    assert_eq!(between.wake_after.map(|wait| wait.as_secs()), Some(569));
+    let settled = flow_since("2026-03-01T11:49:30Z").publish();
+    assert_eq!(told(&settled.status, ConditionType::Ready), "True/Ready");
+}

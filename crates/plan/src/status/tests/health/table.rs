@@ -75,8 +75,11 @@ fn starting_is_for_young_pods() {
 #[test]
 fn silence_is_told_once_and_so_is_its_end() {
     for dialect in ALL {
-        for phase in 0..INTERVAL {
-            let mut world = settled_on(dialect);
+        // A control plane that answers slowly is heard a little more rarely.
+        for (phase, period) in (0..INTERVAL).flat_map(|phase| [(phase, 5), (phase, 6)]) {
+            let mut world = one(dialect);
+            world.period = period;
+            world.until("ttp", "True/HeartbeatFresh", 40);
             world.run(phase);
             let (writes, events) = (world.objects["ttp"].writes, world.objects["ttp"].events.len());
             world.of("ttp").pods[0].client.is_stopped = true;

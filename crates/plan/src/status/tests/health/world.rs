@@ -91,6 +91,8 @@ struct Entry {
 pub(super) struct World {
     pub(super) second: u64,
     pub(super) dialect: Dialect,
+    /// Seconds between two words of the control plane.
+    pub(super) period: u64,
     pub(super) is_reachable: bool,
     pub(super) identity: Option<Identity>,
     pub(super) planes: Vec<PlaneState>,
@@ -111,6 +113,7 @@ impl World {
         Self {
             second: 0,
             dialect,
+            period: 5,
             is_reachable: true,
             identity: None,
             planes: Vec::new(),
@@ -418,7 +421,7 @@ impl World {
 
     fn speak(&mut self) -> Vec<Heard> {
         let is_watched_anew = self.dialect == Dialect::Ours && self.must_start;
-        if !self.second.is_multiple_of(5) && !is_watched_anew {
+        if !self.second.is_multiple_of(self.period) && !is_watched_anew {
             return Vec::new();
         }
         if !self.is_reachable {
