@@ -1,9 +1,12 @@
 //! Plays what runs in the pods, at a control plane that is played, too: registers under the ids that the pods are given,
 //! beats, and falls silent when a test says so.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
-use flowctl_api::{ControlPlane, labels};
+use flowctl_api::{ControlPlane, Status, labels};
 use flowctl_operator::{HeartbeatOptions, Options};
 use flowctl_plan::Settings;
 use flowctl_testkit::{
@@ -20,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::{
     objects::{pipeline, processor},
-    support::{LIMIT, Place, TestResult, settings},
+    support::{LIMIT, Place, Subject, TestResult, settings},
 };
 
 /// Beats of these tests, and the silence that counts: as short as a spec may say.
@@ -154,4 +157,34 @@ pub(crate) fn using(name: &str, target: &str) -> Value {
 
 fn heartbeat(policy: &str) -> Value {
     json!({"policy": policy, "intervalSeconds": INTERVAL.as_secs(), "staleAfterSeconds": STALE_AFTER.as_secs()})
+}
+
+/// Status and reason of a condition.
+pub(crate) fn condition<'s>(status: &'s Status, type_: &str) -> Option<(&'s str, &'s str)> {
+    let found = status.conditions.iter().find(|condition| condition.type_ == type_)?;
+    Some((found.status.as_str(), found.reason.as_str()))
+}
+
+/// Nothing else may be seen for a while.
+pub(crate) async fn stays<K: Subject>(
+    place: &Place,
+    name: &str,
+    type_: &str,
+    expected: (&str, &str),
+    time: Duration,
+) -> TestResult {
+    let begun = Instant::now();
+    wait::until("the time is over", time + LIMIT, async || {
+        let object: K = place.get(name).await?;
+        let status = object.status().cloned().unwrap_or_default();
+        let seen = condition(&status, type_);
+        if seen != Some(expected) {
+            return Err(Error::impossible(format!(
+                "{name} has {type_} {seen:?}, why {:?}",
+                status.why
+            )));
+        }
+        Ok((begun.elapsed() >= time).then_some(()))
+    })
+    .await
 }

@@ -2,51 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use flowctl_api::{ExternalProcessor, Pipeline, Status};
+use flowctl_api::{ExternalProcessor, Pipeline};
+use flowctl_proto::flowctl::ServiceInfo;
 use flowctl_testkit::{
-    Error,
-    fake_control_plane::{Dialect, HealthStatus, Memory, Script},
-    fake_kubelet::{Outcome, Selector},
+    fake_control_plane::{Dialect, HealthStatus, Script},
     wait,
 };
+use serde_json::json;
 
 use crate::{
-    components::{OWN, STALE_AFTER, Stage, beating, using},
+    components::{OWN, STALE_AFTER, Stage, beating, condition, stays, using},
     objects::nothing_was_forbidden,
-    support::{LIMIT, Place, Subject, TestResult, in_namespace},
+    support::{LIMIT, Place, TestResult, in_namespace},
 };
 
 /// From the last beat to the status: silence, two looks in a row, and a write.
 const DETECTED: Duration = Duration::from_secs(STALE_AFTER.as_secs() + 15);
-
-fn condition<'s>(status: &'s Status, type_: &str) -> Option<(&'s str, &'s str)> {
-    let found = status.conditions.iter().find(|condition| condition.type_ == type_)?;
-    Some((found.status.as_str(), found.reason.as_str()))
-}
-
-/// Nothing else may be seen for a while.
-async fn stays<K: Subject>(
-    place: &Place,
-    name: &str,
-    type_: &str,
-    expected: (&str, &str),
-    time: Duration,
-) -> TestResult {
-    let begun = Instant::now();
-    wait::until("the time is over", time + LIMIT, async || {
-        let object: K = place.get(name).await?;
-        let status = object.status().cloned().unwrap_or_default();
-        let seen = condition(&status, type_);
-        if seen != Some(expected) {
-            return Err(Error::impossible(format!(
-                "{name} has {type_} {seen:?}, why {:?}",
-                status.why
-            )));
-        }
-        Ok((begun.elapsed() >= time).then_some(()))
-    })
-    .await
-}
 
 /// One processor that falls silent and speaks again, and a Pipeline that uses it.
 async fn silence_and_speech(place: Place, dialect: Dialect) -> TestResult {
@@ -129,86 +100,6 @@ fn silence_is_told_by_the_change_stream() {
 fn silence_is_told_at_a_server_that_speaks_the_legacy_dialect_alone() {
     in_namespace("silent-legacy", async |place| {
         silence_and_speech(place, Dialect::Legacy).await
-    });
-}
-
-// Restarting a registry must neither take pipelines out of service nor hide what is really broken meanwhile.
-#[test]
-fn a_control_plane_that_is_lost_makes_nobody_unready() {
-    in_namespace("plane-lost", async |place| {
-        let stage = Stage::new(&place, Script::default())?;
-        let operator = place.operator_with(stage.options(), stage.settings()).await?;
-        let names = ["alpha", "beta", "crashes", "stops"];
-        for name in names {
-            place.apply(beating(name, "Processor", "Auto")).await?;
-        }
-        for name in names {
-            place.ready::<ExternalProcessor>(name).await?;
-            stage.speak(name).await?;
-        }
-        for name in names {
-            place
-                .condition::<ExternalProcessor>(name, "Healthy", "True", "HeartbeatFresh")
-                .await?;
-        }
-        place.settled().await?;
-        let children = place.child_writes()?.len();
-
-        stage.plane.kill();
-        for name in names {
-            place
-                .condition::<ExternalProcessor>(name, "Healthy", "Unknown", "ControlPlaneUnreachable")
-                .await?;
-            let status = place.ready::<ExternalProcessor>(name).await?;
-            assert_eq!(condition(&status, "Ready").map(|(status, _)| status), Some("True"));
-        }
-        stage.own_event("ControlPlaneUnreachable").await?;
-        let crash = Outcome::CrashLoop {
-            exit_code: 1,
-            restarts: 3,
-        };
-        let pods = Selector::labels(&[("flowctl.dev/name", "crashes")]);
-        place.world.kubelet.script(pods, crash);
-        place
-            .condition::<ExternalProcessor>("crashes", "Ready", "False", "")
-            .await?;
-        stays::<ExternalProcessor>(
-            &place,
-            "alpha",
-            "Healthy",
-            ("Unknown", "ControlPlaneUnreachable"),
-            2 * STALE_AFTER,
-        )
-        .await?;
-
-        stage.plane.restart(Memory::Lost)?;
-        place
-            .condition::<ExternalProcessor>("alpha", "Healthy", "Unknown", "RegistryReset")
-            .await?;
-        place.ready::<ExternalProcessor>("alpha").await?;
-        for name in ["alpha", "beta"] {
-            stage.speak(name).await?;
-        }
-        for name in ["alpha", "beta"] {
-            place
-                .condition::<ExternalProcessor>(name, "Healthy", "True", "HeartbeatFresh")
-                .await?;
-        }
-        // It was stopped during the outage: nobody ever said that it is back.
-        let stopped: ExternalProcessor = place.get("stops").await?;
-        let status = stopped.status.unwrap_or_default();
-        assert_ne!(condition(&status, "Healthy").map(|(status, _)| status), Some("True"));
-        stage.own_event("ControlPlaneTrusted").await?;
-        let told = stage.told("Lease", OWN).await?;
-        let lost = told.iter().filter(|reason| *reason == "ControlPlaneUnreachable");
-        assert_eq!(lost.count(), 1, "{told:?}");
-        assert_eq!(
-            place.child_writes()?.len(),
-            children,
-            "nothing is restarted for lack of beats"
-        );
-        nothing_was_forbidden(&place)?;
-        operator.stop().await
     });
 }
 
@@ -326,6 +217,64 @@ fn a_component_that_calls_itself_unhealthy_is_believed() {
         stage.plane.keep_beating(ids, HealthStatus::Healthy);
         place
             .condition::<ExternalProcessor>("ttp", "Healthy", "True", "HeartbeatFresh")
+            .await?;
+        operator.stop().await
+    });
+}
+
+// The three clients that are out there: a legacy one, one that says UNKNOWN for ever, and one whose id is fixed in its image.
+#[test]
+fn every_kind_of_client_is_heard() {
+    in_namespace("clients", async |place| {
+        let stage = Stage::new(
+            &place,
+            Script {
+                ttl: STALE_AFTER,
+                ..Script::default()
+            },
+        )?;
+        let operator = place.operator_with(stage.options(), stage.settings()).await?;
+        let names = ["legacy", "current", "fixed"];
+        for name in names {
+            let mut object = beating(name, "Processor", "Auto");
+            if name == "fixed" {
+                object["spec"]["heartbeat"]["identity"] = json!("Shared");
+                object["spec"]["heartbeat"]["componentId"] = json!("hard-coded");
+            }
+            place.apply(object).await?;
+        }
+        for name in names {
+            place.ready::<ExternalProcessor>(name).await?;
+        }
+        let legacy = stage.ids("legacy").await?;
+        for id in &legacy {
+            stage.plane.register_legacy(ServiceInfo {
+                service_id: id.clone(),
+                component_id: id.clone(),
+                ..ServiceInfo::default()
+            });
+        }
+        stage.plane.keep_beating(legacy, HealthStatus::Unknown);
+        stage.speak("current").await?;
+        stage.plane.register("hard-coded", None);
+        stage.plane.keep_beating(["hard-coded"], HealthStatus::Unknown);
+        for name in names {
+            place
+                .condition::<ExternalProcessor>(name, "Healthy", "True", "HeartbeatFresh")
+                .await?;
+        }
+        // One after the other: three at once would be the control plane's fault.
+        stage.plane.silence("hard-coded");
+        place
+            .condition::<ExternalProcessor>("fixed", "Healthy", "False", "HeartbeatStale")
+            .await?;
+        stage.silence("legacy").await?;
+        place
+            .condition::<ExternalProcessor>("legacy", "Healthy", "False", "HeartbeatStale")
+            .await?;
+        stage.speak("legacy").await?;
+        place
+            .condition::<ExternalProcessor>("legacy", "Healthy", "True", "HeartbeatFresh")
             .await?;
         operator.stop().await
     });

@@ -16,6 +16,7 @@ mod namespaces;
 mod objects;
 mod outages;
 mod ownership;
+mod planes;
 mod probes;
 mod process;
 mod references;
