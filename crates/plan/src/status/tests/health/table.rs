@@ -1,4 +1,4 @@
-//! Each row of the table, and each trap that concerns one component.
+//! Each row of the table, and each trap that concerns one component. One table is one file, however long.
 
 use super::super::*;
 use super::world::{Dialect, INTERVAL, PLANE, World, asks};

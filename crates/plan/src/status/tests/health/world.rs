@@ -1,5 +1,5 @@
 //! A scripted cluster second by second: clients that beat, a control plane that speaks as the real one does (or as ours), and
-//! an operator that is woken only by what it asked for.
+//! an operator that is woken only by what it asked for. It is long because it plays everybody's part.
 
 use std::collections::{BTreeMap, BTreeSet};
 
