@@ -1,6 +1,7 @@
-//! What the benchmark of the operator (`cargo xtask bench operator`) has in common with the bare loop that it starts: the
-//! requests that are recorded in a file, what came of sending them, and what a process used of the machine.
+//! What the benchmarks (`cargo xtask bench`) have in common with the programs that they start: of the operator the requests that
+//! are recorded in a file and what came of sending them, of the control plane the beats, and what a process used of the machine.
 
+pub mod beats;
 pub mod usage;
 
 use serde::{Deserialize, Serialize};

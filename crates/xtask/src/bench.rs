@@ -1,9 +1,11 @@
-//! `cargo xtask bench operator`: how the operator does with a thousand Pipelines and a thousand processors, beside a bare
+//! `cargo xtask bench`: what we ship, beside something that does the least, in the same run. `control-plane` has a module of its own;
+//! here is `operator`: how the operator does with a thousand Pipelines and a thousand processors, beside a bare
 //! loop that writes the same objects to the same apiserver in the same run. Seconds on a small or shared machine say
 //! little; what is to be compared are ratios, counts and bytes.
 
 mod bare;
 mod churn;
+mod control_plane;
 mod log;
 mod objects;
 mod program;
@@ -12,10 +14,15 @@ mod report;
 mod restart;
 mod scene;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use flowctl_testkit::wait;
+use serde::Serialize;
 
 use self::{
     program::{Operator, Programs},
@@ -34,6 +41,8 @@ pub struct Arguments {
 enum What {
     /// The operator against a bare loop that writes the same objects.
     Operator(Operators),
+    /// The control plane against a bare tonic server and a minimal one on grpc-go.
+    ControlPlane(control_plane::Arguments),
 }
 
 /// Arguments of `cargo xtask bench operator`.
@@ -93,14 +102,26 @@ const REST: Duration = Duration::from_secs(3);
 ///
 /// When something does not build, start or converge.
 pub async fn run(arguments: Arguments) -> Result<()> {
-    let What::Operator(arguments) = arguments.what;
-    let report = operator(&arguments).await?;
-    println!("{}", report.table());
-    if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    match arguments.what {
+        What::Operator(arguments) => {
+            let report = operator(&arguments).await?;
+            println!("{}", report.table());
+            keep(&report, arguments.json.as_deref())
+        }
+        What::ControlPlane(arguments) => {
+            let report = control_plane::run(&arguments).await?;
+            println!("{}", report.table());
+            keep(&report, arguments.json.as_deref())
+        }
     }
-    Ok(())
+}
+
+fn keep(report: &impl Serialize, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let text = serde_json::to_string_pretty(report)?;
+    fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))
 }
 
 async fn operator(arguments: &Operators) -> Result<Report> {

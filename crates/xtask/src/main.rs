@@ -26,7 +26,7 @@ enum Verb {
     Faults(faults::Arguments),
     /// Regenerate committed files from their sources.
     Generate(generate::Arguments),
-    /// Measure the operator beside a bare loop that writes the same objects.
+    /// Measure the operator or the control plane beside something that does the least.
     Bench(bench::Arguments),
     /// Make classic mistakes in a copy of the project, and see that the tests notice them.
     Mutants(mutants::Arguments),

@@ -206,7 +206,7 @@ impl Counts {
     }
 }
 
-fn free_address() -> Result<SocketAddr> {
+pub(super) fn free_address() -> Result<SocketAddr> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(Error::io("find a free port"))?;
     listener.local_addr().map_err(Error::io("find a free port"))
 }
