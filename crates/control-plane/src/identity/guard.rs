@@ -188,3 +188,58 @@ fn bearer(metadata: &MetadataMap) -> Option<&str> {
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+    use tokio::time::advance;
+    use tonic::Code;
+
+    use super::*;
+    use crate::identity::Reviewer;
+
+    /// Knows every token, until they are over.
+    #[derive(Default)]
+    struct Apiserver {
+        are_over: AtomicBool,
+    }
+
+    impl Reviewer for Apiserver {
+        fn review(&self, _: String, _: String) -> BoxFuture<'static, Result<Identity, ReviewError>> {
+            let answer = match self.are_over.load(Ordering::Relaxed) {
+                false => Ok(Identity::default()),
+                true => Err(ReviewError::Refused("it is over".to_owned())),
+            };
+            async move { answer }.boxed()
+        }
+    }
+
+    // A stream of heartbeats outlives its token: where identities are permissive, its pod would be unverified from then on, although
+    // it has another token. Who never had a good one is served on.
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_over_ends_what_goes_on() {
+        let apiserver = Arc::<Apiserver>::default();
+        let reviews = Reviews::new(Arc::clone(&apiserver) as Arc<dyn Reviewer>, "flowctl".to_owned());
+        let guard = Guard::new(IdentityMode::Permissive, Some(reviews));
+        let payload = URL_SAFE_NO_PAD.encode(r#"{"aud": ["flowctl"]}"#);
+        let mut metadata = MetadataMap::new();
+        let value = format!("Bearer e30.{payload}.c2ln").parse().expect("ASCII");
+        metadata.insert("authorization", value);
+
+        let verified = guard.caller(&metadata).await.expect("permissive");
+        assert!(matches!(verified, Caller::Verified(_)));
+        assert!(guard.again(&verified, &metadata).await.is_ok());
+        apiserver.are_over.store(true, Ordering::Relaxed);
+        advance(Duration::from_secs(3600)).await;
+        let ended = guard.again(&verified, &metadata).await.expect_err("it is over");
+        assert_eq!(ended.code(), Code::Unauthenticated);
+        let unverified = guard.caller(&metadata).await.expect("permissive");
+        assert!(matches!(unverified, Caller::Unverified));
+        assert!(guard.again(&unverified, &metadata).await.is_ok());
+    }
+}
