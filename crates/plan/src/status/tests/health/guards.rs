@@ -129,15 +129,34 @@ fn a_lost_registry_is_told_as_such() {
 // One registration that vanishes is told apart from a registry that was lost.
 #[test]
 fn one_lost_registration_is_told_as_such() {
-    let (mut world, names) = ten(Dialect::Go);
-    world.of(&names[0]).pods[0].client.is_persistent = false;
-    world.unregister(&names[0]);
-    world.until(&names[0], "Unknown/RegistrationLost", 15);
-    assert_eq!(world.ready(&names[0]), "True/Ready");
-    assert_eq!(world.healthy(&names[1]), "True/HeartbeatFresh");
-    world.is_quiet_for(120);
-    world.restart_operator();
-    world.is_quiet_for(120);
+    for dialect in BOTH {
+        let (mut world, names) = ten(dialect);
+        world.of(&names[0]).pods[0].client.is_persistent = false;
+        world.unregister(&names[0]);
+        world.until(&names[0], "Unknown/RegistrationLost", 15);
+        assert_eq!(world.ready(&names[0]), "True/Ready");
+        assert_eq!(world.healthy(&names[1]), "True/HeartbeatFresh");
+        world.is_quiet_for(120);
+        world.restart_operator();
+        world.is_quiet_for(120);
+    }
+}
+
+// A server forgets who was silent for long: that is no news of a component that was called dead before.
+#[test]
+fn who_was_dead_when_forgotten_stays_dead() {
+    for dialect in BOTH {
+        let (mut world, names) = ten(dialect);
+        world.of(&names[0]).pods[0].client.is_stopped = true;
+        world.until(&names[0], "False/HeartbeatStale", 45);
+        world.unregister(&names[0]);
+        world.is_quiet_for(120);
+        world.restart_operator();
+        world.is_quiet_for(120);
+        assert_eq!(world.healthy(&names[0]), "False/HeartbeatStale");
+        world.of(&names[0]).pods[0].client.is_stopped = false;
+        world.until(&names[0], "True/HeartbeatFresh", 2 * INTERVAL + 10);
+    }
 }
 
 // Half of a fleet does not die in the same ten seconds: the control plane does not hear it.

@@ -242,6 +242,7 @@ impl World {
         for pod in &self.objects[name].pods {
             if let Some(id) = &pod.client.id {
                 self.registry.remove(id);
+                self.changed.insert(id.clone());
             }
         }
     }
@@ -446,7 +447,13 @@ impl World {
                 .collect();
         }
         let changed = std::mem::take(&mut self.changed);
-        let mut said: Vec<Heard> = changed.iter().map(|id| Heard::Service(self.service(id))).collect();
+        let mut said: Vec<Heard> = changed
+            .into_iter()
+            .map(|id| match self.registry.contains_key(&id) {
+                true => Heard::Service(self.service(&id)),
+                false => Heard::Removed { id },
+            })
+            .collect();
         let beats: Vec<Beat> = std::mem::take(&mut self.beaten)
             .into_iter()
             .filter_map(|id| {
