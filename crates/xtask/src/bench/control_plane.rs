@@ -70,7 +70,7 @@ async fn rounds(programs: &Programs, arguments: &Arguments) -> Result<Rounds> {
     let bare = Server::bare(programs).await?;
     let go = Server::go(programs).await?;
     // Caches, the branch predictor and Go's heap have the time to become as they will be.
-    let warm = arguments.beats / 10;
+    let warm = arguments.beats;
     beat(programs, &ours, Way::Unary, warm, true).await?;
     for (server, way) in [
         (&ours, Way::Streamed),
