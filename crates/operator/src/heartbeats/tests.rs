@@ -1,12 +1,16 @@
 //! The reader at a control plane that is played, over real connections: what a bad one costs, and what is closed again.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use flowctl_api::{ControlPlaneTls, ExternalProcessor};
+use flowctl_control_plane::{Server, ServerArgs};
 use flowctl_plan::{
     Key,
     heartbeat::{Asked, Heard, Mark, PlaneState, Reported, Service, Sign, asked_by_processor},
     observed::PodSecurity,
+};
+use flowctl_proto::flowctl::v1::{
+    ComponentInfo, HeartbeatRequest, RegisterRequest, control_plane_service_client::ControlPlaneServiceClient,
 };
 use flowctl_testkit::{
     Error, Result,
@@ -435,6 +439,78 @@ async fn listed_measurements_are_shown_as_allowed() -> Result<()> {
 #[tokio::test]
 async fn streamed_measurements_are_shown_as_allowed() -> Result<()> {
     shows_measurements_as_allowed(Dialect::Ours).await
+}
+
+/// Registers [`ID`] and beats for it every second, over the wire, until it is dropped.
+async fn component(endpoint: &str) -> Result<AbortOnDropHandle<()>> {
+    let failed = |error: &dyn std::error::Error| Error::impossible(error.to_string());
+    let connected = ControlPlaneServiceClient::connect(format!("http://{endpoint}")).await;
+    let mut client = connected.map_err(|error| failed(&error))?;
+    let info = ComponentInfo {
+        id: ID.to_owned(),
+        ..ComponentInfo::default()
+    };
+    let registration = RegisterRequest {
+        component: Some(info),
+        component_id: ID.to_owned(),
+    };
+    let registered = client.register_component(registration).await;
+    registered.map_err(|error| failed(&error))?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            ticks.tick().await;
+            let beat = HeartbeatRequest {
+                service_id: ID.to_owned(),
+                metrics: [("processed".to_owned(), "7".to_owned())].into(),
+                ..HeartbeatRequest::default()
+            };
+            let _ = client.heartbeat(beat).await;
+        }
+    })))
+}
+
+// The server that the chart installs must be understood, and not only the one that is played.
+#[tokio::test]
+async fn the_projects_own_control_plane_is_heard() -> Result<()> {
+    let args = ServerArgs {
+        port: 0,
+        admin_port: 0,
+        address: Ipv4Addr::LOCALHOST.into(),
+        ..ServerArgs::default()
+    };
+    let bound = Server::new(args).bind().await;
+    let bound = bound.map_err(|error| Error::impossible(error.to_string()))?;
+    let endpoint = bound.address().to_string();
+    let shutdown = flowctl_runtime::Shutdown::new();
+    let server = tokio::spawn(bound.serve(shutdown.clone()));
+    let beating = component(&endpoint).await?;
+
+    let options = HeartbeatOptions {
+        keys: Keys::new(vec!["proc*".to_owned()]),
+        ..HeartbeatOptions::default()
+    };
+    let (hub, _queue) = hub(&options);
+    let registry = Registry::new("test", "0");
+    hub.register(&registry);
+    fresh(&hub, &endpoint).await?;
+    wait::until("what it measures comes with its beats", LIMIT, async || {
+        let text = registry
+            .encode()
+            .map_err(|error| Error::impossible(error.to_string()))?;
+        Ok(text.contains("component=\"one\",key=\"processed\"} 7.0").then_some(()))
+    })
+    .await?;
+    drop(beating);
+    wait::until("its silence is seen", LIMIT, async || {
+        only(&hub).pass_time();
+        Ok((sign(&hub, &endpoint) == Sign::Stale).then_some(()))
+    })
+    .await?;
+    shutdown.request();
+    unreachable(&hub, "").await?;
+    server.abort();
+    Ok(())
 }
 
 /// Registers the metrics of a hub that has something to tell of each of them.
