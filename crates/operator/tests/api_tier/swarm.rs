@@ -252,7 +252,7 @@ async fn what_flaps_is_bounded_and_the_truth_comes_in_the_end() -> TestResult {
     }
     let place = another_place("flapping").await?;
     // The fewer objects, the smaller the budget that they use up.
-    let writes_per_second: u32 = if objects() >= 500 { 100 } else { 10 };
+    let writes_per_second: u32 = if objects() >= 100 { 100 } else { 4 };
     let swarm = swarm(&place, &writes_per_second.to_string()).await?;
     place.settled().await?;
     let window = Duration::from_secs(number("FLOWCTL_SWARM_FLAPPING_SECONDS", 30));
@@ -288,9 +288,13 @@ async fn what_flaps_is_bounded_and_the_truth_comes_in_the_end() -> TestResult {
             .is_some_and(|object| object.subresource == "status")
     };
     let statuses = since(&place, before)?.iter().filter(is_status).count();
-    // A fifth of all writes, and what a full bucket holds.
-    let per_second = f64::from(writes_per_second) / 5.0;
-    let most = per_second * took.as_secs_f64() + 2.0 * per_second + 1.0;
+    // What the rate allows, with a full bucket; and of each object what its pace allows: five at once, then one in ten
+    // seconds, for what turns and for the rest.
+    let rate = f64::from(writes_per_second);
+    let by_rate = rate * took.as_secs_f64() + 4.0 * rate + 1.0;
+    #[expect(clippy::cast_precision_loss, reason = "a number of objects")]
+    let by_pace = 2.0 * objects() as f64 * (6.0 + took.as_secs_f64() / 10.0);
+    let most = by_rate.min(by_pace);
     println!(
         "{} flapping objects: {statuses} status writes in {took:?} (at most {most:.0}), resident {early:?} then {late}",
         objects()
