@@ -161,7 +161,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         fights: Fights::default(),
         unmoved: Unmoved::default(),
         refusals: Refusals::default(),
-        heartbeats,
+        heartbeats: heartbeats.clone(),
         settings: Arc::new(settings),
     };
     let work = Arc::new(Work {
@@ -191,6 +191,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         tasks.spawn(health.run());
         let _ = unless_ended(&mut tasks, is_synced.wait_for(|synced| *synced)).await?;
         let _ = unless_ended(&mut tasks, leads.wait_for(|leads| *leads)).await?;
+        let () = unless_ended(&mut tasks, heartbeats.begin()).await?;
         queue.begin();
         caches.wake_all(None);
         tasks.spawn(announcer.run());

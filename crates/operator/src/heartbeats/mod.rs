@@ -1,5 +1,6 @@
 //! What control planes say about components: read here, judged in `plan::heartbeat`. There is one task for each control
-//! plane that any object names, opened by the pass that names it first and closed when nobody names it any more; and
+//! plane that any object names, opened by the pass that names it first and closed when nobody names it any more (the
+//! administrator's is read from when passes begin); and
 //! because only a leader makes passes, only a leader reads. It wakes objects whose evidence turned, and writes nothing
 //! to any object.
 
@@ -16,15 +17,19 @@ mod translate;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use flowctl_plan::{
     Settings,
-    heartbeat::{Asked, Heartbeats},
+    heartbeat::{Asked, Heartbeats, PlaneState},
 };
 use flowctl_runtime::Metrics as Registry;
 use k8s_openapi::api::core::v1::ObjectReference;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::announce::{Announcer, lease};
@@ -34,6 +39,10 @@ use crate::{queue::Queue, subject::Subject};
 
 /// Control planes that are read at a time; more wait until one is not named any more, and are told as unreachable.
 const MOST_PLANES: usize = 64;
+
+/// How long passes wait for the administrator's control plane when they begin: one that is there answers at once.
+const FIRST_ANSWER: Duration = Duration::from_millis(500);
+const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// How heartbeats are read.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +102,28 @@ impl Hub {
             means: Arc::new(means),
             planes: Mutex::default(),
         }))
+    }
+
+    /// Reads the administrator's control plane from now on, whether or not an object names it, and gives it a moment to
+    /// answer: what it asks of its callers is part of the first revision that is made for it, and of no later one.
+    pub(crate) async fn begin(&self) {
+        let Some(address) = self.0.default.clone() else {
+            return;
+        };
+        let plane = {
+            let mut planes = self.lock();
+            let open = planes
+                .open
+                .entry(address)
+                .or_insert_with_key(|address| self.open(address));
+            open.owners += 1;
+            Arc::clone(&open.plane)
+        };
+        let until = Instant::now() + FIRST_ANSWER;
+        while plane.state() == PlaneState::Connecting && Instant::now() < until {
+            sleep(A_MOMENT).await;
+            plane.pass_time();
+        }
     }
 
     /// Shows in `/metrics` what is read.

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
-use flowctl_api::{ControlPlaneTls, ExternalProcessor};
+use flowctl_api::{ControlPlane, ControlPlaneTls, ExternalProcessor};
 use flowctl_control_plane::{Server, ServerArgs};
 use flowctl_plan::{
     Key,
@@ -152,6 +152,32 @@ async fn beats_are_heard_in_every_dialect() -> Result<()> {
         // One stream, or one list in five seconds; what is not offered is asked for once.
         assert!(calls.values().all(|calls| *calls <= 6), "{dialect:?}: {calls:?}");
     }
+    Ok(())
+}
+
+// What a control plane asks of its callers must be known when the first object is rendered: its revision would have no
+// token, and keep none.
+#[tokio::test]
+async fn the_administrators_control_plane_is_read_before_anybody_names_it() -> Result<()> {
+    let (server, endpoint) = beating(Script {
+        dialect: Dialect::Ours,
+        ..Script::default()
+    })?;
+    let settings = Settings {
+        control_plane: Some(ControlPlane {
+            endpoint: endpoint.clone(),
+            tls: None,
+        }),
+        ..settings()
+    };
+    let hub = Hub::new(&HeartbeatOptions::default(), &settings, Queue::new());
+    hub.begin().await;
+    assert!(calls(&server) > 0);
+    assert_eq!(only(&hub).state(), PlaneState::Good);
+    // Nor is it closed with the last object that names it.
+    sign(&hub, &endpoint);
+    hub.forget(&subject("one"));
+    only(&hub);
     Ok(())
 }
 
