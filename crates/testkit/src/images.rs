@@ -22,18 +22,30 @@ pub enum ProjectImage {
     TtpProcessor,
     /// The example consumer.
     AnalyticsSink,
+    /// Clients of a control plane, as they are in the field; for tests only.
+    WireClients,
 }
 
 // === impl ProjectImage ===
 
 impl ProjectImage {
-    /// All of them.
+    /// All of them that people use.
     pub const ALL: [Self; 5] = [
         Self::Operator,
         Self::Flowctl,
         Self::Runner,
         Self::TtpProcessor,
         Self::AnalyticsSink,
+    ];
+
+    /// Those and what tests run beside them: compiled at once, so that all are compiled with the same features.
+    pub const IN_TESTS: [Self; 6] = [
+        Self::Operator,
+        Self::Flowctl,
+        Self::Runner,
+        Self::TtpProcessor,
+        Self::AnalyticsSink,
+        Self::WireClients,
     ];
 
     /// The name without a tag, and of the package and binary.
@@ -44,6 +56,7 @@ impl ProjectImage {
             Self::Runner => "flowctl-runner",
             Self::TtpProcessor => "ttp-processor",
             Self::AnalyticsSink => "analytics-sink",
+            Self::WireClients => "wire-clients",
         }
     }
 

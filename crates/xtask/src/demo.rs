@@ -12,7 +12,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use flowctl_stellar::LedgerRange;
-use flowctl_testkit::cluster::Cluster;
+use flowctl_testkit::{cluster::Cluster, images::ProjectImage};
 
 use crate::{generate::project_root, install};
 use ledgers::Ledgers;
@@ -98,7 +98,7 @@ async fn show(session: &Session, ledgers: &Ledgers, limit: Duration) -> Result<(
     let cluster = &session.cluster;
     mark::refuse_what_is_not_ours(cluster).await?;
     step("images");
-    let digest = install::images(cluster).await?;
+    let digest = install::images(cluster, &ProjectImage::ALL).await?;
 
     step("operator: helm upgrade --install flowctl-operator charts/flowctl-operator");
     mark::namespace(cluster, OPERATOR_NAMESPACE).await?;

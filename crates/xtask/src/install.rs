@@ -11,14 +11,15 @@ use crate::generate::project_root;
 /// Name of the Helm release.
 pub const RELEASE: &str = "flowctl-operator";
 
-/// Builds the project's images and loads those that the cluster has not. Returns the digest of the operator's.
+/// Builds images of the project and loads those that the cluster has not. Returns the digest of the operator's, if it is
+/// one of them.
 ///
 /// # Errors
 ///
 /// When a program does not compile, or the cluster takes no images.
-pub async fn images(cluster: &Cluster) -> Result<String> {
+pub async fn images(cluster: &Cluster, images: &[ProjectImage]) -> Result<String> {
     let mut digest = String::new();
-    for archive in images::build(&ProjectImage::ALL).await? {
+    for archive in images::build(images).await? {
         if archive.name == ProjectImage::Operator.reference() {
             digest.clone_from(&archive.digest);
         }

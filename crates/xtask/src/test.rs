@@ -74,7 +74,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     if tiers.contains(&Tier::Node) {
         let started = Instant::now();
         eprintln!("\n==> images");
-        images::build(&ProjectImage::ALL).await?;
+        images::build(&ProjectImage::IN_TESTS).await?;
         eprintln!("    {} s", started.elapsed().as_secs());
     }
     let names: Vec<_> = tiers.iter().map(|tier| tier.name()).collect();

@@ -4,12 +4,14 @@
 mod node {
     pub(crate) mod batch;
     pub(crate) mod changes;
+    pub(crate) mod health;
+    pub(crate) mod processes;
     pub(crate) mod removal;
     pub(crate) mod scene;
 }
 
 use flowctl_testkit::tier::{Tier, require};
-use node::{batch, changes, removal, scene::Scene};
+use node::{batch, changes, health, removal, scene::Scene};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_installs_runs_changes_breaks_and_removes() {
@@ -22,6 +24,8 @@ async fn a_user_installs_runs_changes_breaks_and_removes() {
     changes::what_restarts_and_what_does_not(&scene).await;
     changes::a_missing_processor_holds_the_pipeline_back_and_its_appearance_starts_it(&scene).await;
     changes::a_killed_pod_comes_back(&scene).await;
+    health::a_silent_process_is_told_and_so_is_its_return(&scene).await;
+    health::a_lost_control_plane_is_no_lost_pod(&scene).await;
     removal::everything_goes_with_the_operator_running_and_stopped(&scene).await;
     scene.end().await;
 }

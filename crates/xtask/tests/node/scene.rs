@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use flowctl_stellar::{Archive, LedgerRange, sample};
 use flowctl_testkit::{
     cluster::{Cluster, Options, Tier},
+    images::ProjectImage,
     wait,
 };
 use serde_json::{Value, json};
@@ -34,7 +35,9 @@ impl Scene {
         let cluster = Cluster::start(Tier::Node, Options::default())
             .await
             .expect("the cluster starts");
-        install::images(&cluster).await.expect("the images are there");
+        install::images(&cluster, &ProjectImage::IN_TESTS)
+            .await
+            .expect("the images are there");
         install::operator(&cluster, OPERATOR, &[])
             .await
             .expect("the chart installs");
