@@ -37,6 +37,7 @@ pub fn picture(namespace: &str, record: &Record) -> Picture {
         let (name, shown) = match kind.as_str() {
             "Pod" => pod(live),
             "ReplicaSet" => (name.clone(), replica_set(live)),
+            "Deployment" => (name.clone(), deployment(live)),
             _ => (name.clone(), live.clone()),
         };
         let key = replaced(&format!("{kind} {name}"), &tokens);
@@ -182,6 +183,23 @@ fn pod(live: &Value) -> (String, Value) {
         name,
         json!({"count": 1, "phase": live["status"]["phase"], "ending": ending}),
     )
+}
+
+/// As it is, but for how its controller got there: conditions stand in the order in which they came, and the one about
+/// progress speaks of whichever ReplicaSet the controller saw at that moment.
+fn deployment(live: &Value) -> Value {
+    let mut shown = live.clone();
+    if let Some(conditions) = shown.pointer_mut("/status/conditions").and_then(Value::as_array_mut) {
+        conditions.sort_by_key(|condition| condition["type"].to_string());
+        for condition in conditions
+            .iter_mut()
+            .filter(|condition| condition["type"] == "Progressing")
+        {
+            condition["reason"] = Value::Null;
+            condition["message"] = Value::Null;
+        }
+    }
+    shown
 }
 
 fn replica_set(live: &Value) -> Value {

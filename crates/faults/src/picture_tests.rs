@@ -30,12 +30,21 @@ impl Run {
             "metadata": {"labels": {REVISION: hash}, "ownerReferences": owner},
             "revision": 1, "data": {"key": format!("{namespace}.web"), "file": revision},
         });
+        // Conditions stand in the order in which they came, and progress is told in whatever words fitted then.
+        let mut conditions = vec![
+            json!({"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable"}),
+            json!({"type": "Progressing", "status": "True", "reason": hash, "message": set}),
+        ];
+        if run.uid == 0 {
+            conditions.reverse();
+        }
         let deployment = json!({
             "metadata": {
                 "annotations": {APPLIED: uid(7)}, "ownerReferences": owner,
                 "managedFields": [{"manager": "flowctl-operator", "time": time}],
             },
             "spec": {"template": {"metadata": {"labels": {REVISION: hash}}, "spec": {"volumes": [revision]}}},
+            "status": {"conditions": conditions},
         });
         let service = json!({
             "metadata": {"ownerReferences": owner},

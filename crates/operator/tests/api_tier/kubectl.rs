@@ -113,7 +113,7 @@ async fn shows(place: &Place) -> TestResult {
     assert_eq!(rows[1][4].len(), 10, "a revision: {shown}");
     let wide = place.kubectl(&["get", "fpl", "payments", "-o", "wide"]).await?;
     let rows = table(&wide);
-    assert_eq!(rows[0][6..], ["MODE", "WHY", "IMAGE"], "{wide}");
+    assert_eq!(rows[0][6..], ["BEATS", "MODE", "VERDICT", "WHY", "IMAGE"], "{wide}");
     // Ready: WHY is empty.
     assert_eq!(rows[1][6..], ["Streaming", "flowctl-runner:test"], "{wide}");
 
