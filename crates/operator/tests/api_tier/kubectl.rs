@@ -114,8 +114,8 @@ async fn shows(place: &Place) -> TestResult {
     let wide = place.kubectl(&["get", "fpl", "payments", "-o", "wide"]).await?;
     let rows = table(&wide);
     assert_eq!(rows[0][6..], ["BEATS", "MODE", "VERDICT", "WHY", "IMAGE"], "{wide}");
-    // Ready: WHY is empty.
-    assert_eq!(rows[1][6..], ["Streaming", "flowctl-runner:test"], "{wide}");
+    // Ready: WHY is empty. No heartbeats are read: BEATS is, too.
+    assert_eq!(rows[1][6..], ["Streaming", "NotConfigured", "flowctl-runner:test"], "{wide}");
 
     let both = place.kubectl(&["get", "flowctl", "-o", "name"]).await?;
     let mut names: Vec<_> = both.lines().collect();
