@@ -115,7 +115,11 @@ async fn shows(place: &Place) -> TestResult {
     let rows = table(&wide);
     assert_eq!(rows[0][6..], ["BEATS", "MODE", "VERDICT", "WHY", "IMAGE"], "{wide}");
     // Ready: WHY is empty. No heartbeats are read: BEATS is, too.
-    assert_eq!(rows[1][6..], ["Streaming", "NotConfigured", "flowctl-runner:test"], "{wide}");
+    assert_eq!(
+        rows[1][6..],
+        ["Streaming", "NotConfigured", "flowctl-runner:test"],
+        "{wide}"
+    );
 
     let both = place.kubectl(&["get", "flowctl", "-o", "name"]).await?;
     let mut names: Vec<_> = both.lines().collect();
