@@ -6,6 +6,7 @@ use flowctl_bridge::{Endpoint, Scheme, TlsFiles};
 use flowctl_proto::flowctl::control_plane_client::ControlPlaneClient;
 use flowctl_proto::flowctl::registry::v1::registry_service_client::RegistryServiceClient;
 use flowctl_proto::flowctl::v1::control_plane_service_client::ControlPlaneServiceClient;
+use flowctl_runtime::in_one_line;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -86,20 +87,6 @@ pub(crate) fn prepare(target: &Target, endpoint: &Endpoint) -> Result<tonic::tra
     prepared
         .tls_config(material.client_config(endpoint.host()))
         .map_err(|error| other(&error))
-}
-
-/// An error and its causes.
-pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 // === impl Server ===

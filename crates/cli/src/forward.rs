@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use flowctl_bridge::Endpoint;
+use flowctl_runtime::in_one_line;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -12,7 +13,7 @@ use kube::{Api, Client, Config};
 use tower::service_fn;
 
 use crate::args::Target;
-use crate::dial::{self, Server, in_one_line};
+use crate::dial::{self, Server};
 use crate::failure::Failure;
 
 /// What the chart labels the pods of a control plane with.

@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use flowctl_runtime::Shutdown;
+use flowctl_runtime::{Shutdown, in_one_line};
 
 use crate::args::ServerCommand;
-use crate::dial::in_one_line;
 use crate::failure::Failure;
 
 /// Serves until SIGTERM or SIGINT, and drains.

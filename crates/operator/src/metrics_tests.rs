@@ -83,13 +83,17 @@ fn families(text: &str) -> BTreeMap<String, Found> {
     all.into_iter().map(asked_for).collect()
 }
 
-/// The rows of the document's tables about the operator and about every program: names and labels.
-fn documented() -> BTreeMap<String, BTreeSet<String>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
-    let text = std::fs::read_to_string(path).expect("the document");
+fn file(path: &str) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    std::fs::read_to_string(format!("{root}/{path}")).expect("a file of the project")
+}
+
+/// The rows of the document's tables about these programs: names and labels.
+fn documented(programs: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
+    let text = file("docs/metrics.md");
     let sections = text
         .split("\n## ")
-        .filter(|section| section.starts_with("The operator") || section.starts_with("Every program"));
+        .filter(|section| programs.iter().any(|program| section.starts_with(program)));
     let rows = sections.flat_map(str::lines).filter(|line| line.starts_with("| `"));
     let row = |line: &str| {
         let mut cells = line
@@ -111,7 +115,40 @@ fn the_document_lists_exactly_what_is_measured() {
         .into_iter()
         .map(|(name, found)| (name, found.labels))
         .collect();
-    assert_eq!(documented(), measured);
+    assert_eq!(documented(&["The operator", "Every program"]), measured);
+}
+
+// An alert on a name or a label that nobody writes never fires.
+#[test]
+fn alerts_ask_for_what_is_measured() {
+    let mut known = documented(&["The operator"]);
+    for (name, labels) in documented(&["The control plane"]) {
+        known.insert(format!("flowctl_control_plane_{name}"), labels);
+    }
+    let alerts = file("charts/flowctl-operator/files/alerts.yaml");
+    let mut asked = BTreeSet::new();
+    for expression in alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: ")) {
+        let begin = expression.find("flowctl_").expect("one of our metrics");
+        let end = expression[begin..]
+            .find(|character: char| !character.is_ascii_lowercase() && character != '_')
+            .map_or(expression.len(), |length| begin + length);
+        let name = expression[begin..end].trim_end_matches("_bucket");
+        let labels = known.get(name).unwrap_or_else(|| panic!("nobody measures {name}"));
+        let grouped = expression.split_once("by (").and_then(|(_, rest)| rest.split_once(')'));
+        let grouped = grouped.into_iter().flat_map(|(labels, _)| labels.split(", "));
+        let matchers = expression[end..]
+            .strip_prefix('{')
+            .and_then(|rest| rest.split_once('}'));
+        let matchers = matchers.into_iter().flat_map(|(matchers, _)| matchers.split(','));
+        let matched = matchers.filter_map(|matcher| matcher.split(['=', '!']).next());
+        for label in grouped.chain(matched) {
+            // Prometheus adds the last three itself, from the bucket and from the pod that it scrapes.
+            let added = ["le", "namespace", "pod"].contains(&label);
+            assert!(added || labels.contains(label), "{name} has no label {label}");
+        }
+        asked.insert(name.to_owned());
+    }
+    assert!(asked.len() >= 10, "{asked:?}");
 }
 
 // Tools that add rates and units by the name would show nonsense; the rules are those of `promtool check metrics`.

@@ -22,6 +22,7 @@
 //! ```
 
 mod admin;
+mod error;
 mod logs;
 mod metrics;
 mod process;
@@ -29,6 +30,7 @@ mod readiness;
 mod shutdown;
 
 pub use admin::{AdminHandle, AdminServer, BindError, bind};
+pub use error::in_one_line;
 pub use logs::{LogArgs, LogError, LogFormat, Logs};
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use readiness::{Changes, Check, NotReady, Readiness};

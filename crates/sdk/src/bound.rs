@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use flowctl_runtime::{AdminHandle, Check, Readiness, Shutdown};
+use flowctl_runtime::{AdminHandle, Check, Readiness, Shutdown, in_one_line};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -14,7 +14,6 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::control_plane::{Registration, ServiceReport, Session, SessionMetrics, Settings};
 use crate::drain::Drain;
-use crate::error::in_one_line;
 use crate::health::ProbeHealth;
 use crate::{ServeArgs, ServeError};
 

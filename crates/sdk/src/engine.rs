@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowctl_proto::MAX_MESSAGE_BYTES;
+use flowctl_runtime::in_one_line;
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use prost::Message as _;
 use tokio::sync::Semaphore;
@@ -14,7 +15,6 @@ use tonic::Status;
 use tracing::Instrument as _;
 
 use crate::drain::Drain;
-use crate::error::in_one_line;
 use crate::metrics::{Received, ServiceMetrics, Verdict};
 use crate::work::Work;
 use crate::{BoxError, Message};

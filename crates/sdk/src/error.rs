@@ -44,17 +44,3 @@ pub enum ServeError {
         calls: usize,
     },
 }
-
-/// An error and its causes in one line. Many errors already repeat their cause; it is not written twice.
-pub(crate) fn in_one_line(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}

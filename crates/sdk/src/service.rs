@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use flowctl_proto::pipeline::v1::{consumer_service_server, processor_service_server};
-use flowctl_runtime::{AdminServer, Metrics, Readiness, Shutdown};
+use flowctl_runtime::{AdminServer, Metrics, Readiness, Shutdown, in_one_line};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -16,7 +16,6 @@ use crate::control_plane::{
 };
 use crate::drain::Drain;
 use crate::engine::Engine;
-use crate::error::in_one_line;
 use crate::grpc::Served;
 use crate::health::{About, ProbeHealth};
 use crate::metrics::ServiceMetrics;

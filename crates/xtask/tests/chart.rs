@@ -66,6 +66,27 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
             "{values:?}: the operator may never read Secrets"
         );
     }
+    // Its kind is the Prometheus operator's, which is not here; what it says is not a template's.
+    let rules = template(
+        &cluster,
+        &chart,
+        &["--set", "metrics.prometheusRule=true,metrics.serviceMonitor=true"],
+    )
+    .await
+    .expect("the chart renders");
+    let rules = rules
+        .split("\n---\n")
+        .find(|part| part.contains("kind: PrometheusRule"));
+    let rules: serde_json::Value = serde_saphyr::from_str(rules.expect("a PrometheusRule")).expect("YAML");
+    let expressions = rules["spec"]["groups"]
+        .as_array()
+        .expect("groups")
+        .iter()
+        .flat_map(|group| {
+            let rules = group["rules"].as_array().expect("rules");
+            rules.iter().map(|rule| rule["expr"].as_str().expect("an expression"))
+        });
+    assert!(expressions.count() >= 10, "{rules}");
     // Components would report to nobody, or to a name that the certificate does not carry.
     for (values, control_plane) in [
         (

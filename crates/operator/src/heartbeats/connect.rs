@@ -1,9 +1,10 @@
 //! One connection to a control plane. It is made anew after every failure, so that certificates that were replaced
 //! meanwhile are used, and a name that moved is looked up again.
 
-use std::{error::Error, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use flowctl_bridge::TlsFiles;
+use flowctl_runtime::in_one_line;
 use tonic::transport::{Channel, Endpoint};
 
 use super::address::{Address, Trust};
@@ -67,18 +68,4 @@ async fn prepare(address: &Address, files: &ClientFiles) -> Result<Endpoint, Str
     let host = address.endpoint.rsplit_once(':').map_or("", |(host, _)| host);
     let config = material.client_config(host);
     endpoint.tls_config(config).map_err(|error| in_one_line(&error))
-}
-
-/// An error and its causes.
-pub(super) fn in_one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -18,6 +18,7 @@ use flowctl_proto::flowctl::{
     },
     v1::{ListComponentsRequest, control_plane_service_client::ControlPlaneServiceClient},
 };
+use flowctl_runtime::in_one_line;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, sleep_until, timeout},
@@ -25,7 +26,7 @@ use tokio::{
 use tonic::{Code, Status, transport::Channel};
 
 use super::{
-    connect::{ClientFiles, connect, in_one_line},
+    connect::{ClientFiles, connect},
     measure::Calls,
     plane::Plane,
     translate::{self, Numbers},

@@ -13,6 +13,7 @@ use flowctl_proto::flowctl::registry::v1 as registry;
 use flowctl_proto::flowctl::registry::v1::registry_service_client::RegistryServiceClient;
 use flowctl_proto::flowctl::v1;
 use flowctl_proto::flowctl::v1::control_plane_service_client::ControlPlaneServiceClient;
+use flowctl_runtime::in_one_line;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::metadata::AsciiMetadataValue;
@@ -21,7 +22,6 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::dialect::{self, Dialect};
 use super::{Registration, Role, Settings, Snapshot};
-use crate::error::in_one_line;
 
 /// The longest that one call or one connection attempt may take.
 const CALL: Duration = Duration::from_secs(5);

@@ -262,6 +262,8 @@ pub struct Metrics {
     pub service: bool,
     /// A ServiceMonitor of the Prometheus operator.
     pub service_monitor: bool,
+    /// A PrometheusRule of the Prometheus operator, with alerts.
+    pub prometheus_rule: bool,
     /// What components measure and report with their beats, shown by the operator too: names, or beginnings with `*`.
     #[schemars(inner(length(min = 1, max = 128)))]
     pub heartbeat_keys: Vec<String>,
