@@ -95,16 +95,15 @@ fn documented(programs: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
         .split("\n## ")
         .filter(|section| programs.iter().any(|program| section.starts_with(program)));
     let rows = sections.flat_map(str::lines).filter(|line| line.starts_with("| `"));
-    let row = |line: &str| {
-        let mut cells = line
-            .split('|')
-            .skip(1)
-            .map(|cell| cell.trim().trim_matches('`').to_owned());
-        let (name, labels) = (cells.next().expect("a name"), cells.next().expect("labels"));
+    let row = |line: &str| -> Vec<(String, BTreeSet<String>)> {
+        let mut cells = line.split('|').skip(1).map(str::trim);
+        let (names, labels) = (cells.next().expect("a name"), cells.next().expect("labels"));
         let labels = labels.split(", ").filter(|label| !label.is_empty()).map(str::to_owned);
-        (name, labels.collect())
+        let labels: BTreeSet<String> = labels.collect();
+        let names = names.split(", ").map(|name| name.trim_matches('`').to_owned());
+        names.map(|name| (name, labels.clone())).collect()
     };
-    rows.map(row).collect()
+    rows.flat_map(row).collect()
 }
 
 // A dashboard is made from the document: what is not in it is not found, and what is in it only is looked for in vain.
@@ -127,24 +126,23 @@ fn alerts_ask_for_what_is_measured() {
     }
     let alerts = file("charts/flowctl-operator/files/alerts.yaml");
     let mut asked = BTreeSet::new();
-    for expression in alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: ")) {
-        let begin = expression.find("flowctl_").expect("one of our metrics");
-        let end = expression[begin..]
+    for (begin, _) in alerts.match_indices("flowctl_") {
+        let rest = &alerts[begin..];
+        let end = rest
             .find(|character: char| !character.is_ascii_lowercase() && character != '_')
-            .map_or(expression.len(), |length| begin + length);
-        let name = expression[begin..end].trim_end_matches("_bucket");
+            .expect("something follows");
+        let name = rest[..end].trim_end_matches("_bucket");
         let labels = known.get(name).unwrap_or_else(|| panic!("nobody measures {name}"));
-        let grouped = expression.split_once("by (").and_then(|(_, rest)| rest.split_once(')'));
+        let line = alerts[..begin].lines().next_back().unwrap_or_default();
+        let grouped = line.rsplit_once("by (").and_then(|(_, rest)| rest.split_once(')'));
         let grouped = grouped.into_iter().flat_map(|(labels, _)| labels.split(", "));
-        let matchers = expression[end..]
-            .strip_prefix('{')
-            .and_then(|rest| rest.split_once('}'));
+        let matchers = rest[end..].strip_prefix('{').and_then(|rest| rest.split_once('}'));
         let matchers = matchers.into_iter().flat_map(|(matchers, _)| matchers.split(','));
         let matched = matchers.filter_map(|matcher| matcher.split(['=', '!']).next());
         for label in grouped.chain(matched) {
-            // Prometheus adds the last three itself, from the bucket and from the pod that it scrapes.
-            let added = ["le", "namespace", "pod"].contains(&label);
-            assert!(added || labels.contains(label), "{name} has no label {label}");
+            // These Prometheus adds itself: from the bucket, and from what it scrapes.
+            let is_added = ["le", "namespace", "job", "pod"].contains(&label);
+            assert!(is_added || labels.contains(label), "{name} has no label {label}");
         }
         asked.insert(name.to_owned());
     }

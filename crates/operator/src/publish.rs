@@ -1,10 +1,14 @@
 //! Publishes what came of a pass: the status, when it differs from the published one, and then the events of what
 //! turned. All status writes of the operator, and their budget, are here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use flowctl_api::{ConditionType, Status};
-use flowctl_plan::Publication;
+use flowctl_plan::{Event, Publication};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Resource, core::object::HasStatus};
 use serde::Serialize;
@@ -35,7 +39,12 @@ pub(crate) struct Statuses {
     events: Events,
     line: Arc<Line>,
     pace: Arc<Pace>,
+    owed: Owed,
 }
+
+/// The events of statuses whose answer was lost, by the object's uid: if such a status turns out to be published, no later
+/// pass would see that anything turned.
+type Owed = Arc<Mutex<HashMap<String, Vec<Event>>>>;
 
 /// What a status is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +108,7 @@ impl Statuses {
             events,
             line,
             pace: Arc::default(),
+            owed: Arc::default(),
         }
     }
 
@@ -123,20 +133,40 @@ impl Statuses {
         } else {
             let news = News::of(published, wanted);
             let generation = wanted.observed_generation;
-            match self.write::<K, K>(master, generation, wanted, news).await? {
-                Write::Deferred(wait) => return Ok(Published::Deferred(wait)),
-                Write::Gone => return Ok(Published::Done),
-                Write::Answer(mut answer) => {
+            match self.write::<K, K>(master, generation, wanted, news).await {
+                Ok(Write::Deferred(wait)) => return Ok(Published::Deferred(wait)),
+                Ok(Write::Gone) => {
+                    self.owed().remove(&master.uid);
+                    return Ok(Published::Done);
+                }
+                Ok(Write::Answer(mut answer)) => {
                     prune(&mut answer);
                     K::store(caches).wrote(Arc::new(answer));
                 }
+                Err(error) => {
+                    if matches!(error, Error::Silent(_) | Error::Broken(_) | Error::Garbled(_)) {
+                        self.owed().insert(master.uid.clone(), publication.events);
+                    }
+                    return Err(error);
+                }
             }
         }
+        let owed = self.owed().remove(&master.uid).unwrap_or_default();
+        // What turned is told once, by the newer words.
+        let events = if publication.events.is_empty() {
+            owed
+        } else {
+            publication.events
+        };
         let regarding = reference::<K>(master);
-        for event in publication.events {
+        for event in events {
             self.events.leave(event, &regarding);
         }
         Ok(Published::Done)
+    }
+
+    fn owed(&self) -> MutexGuard<'_, HashMap<String, Vec<Event>>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a status about this generation without looking at the published one.

@@ -291,3 +291,65 @@ async fn a_status_that_is_refused_is_not_sent_with_every_event() {
         assert!((4..=9).contains(&sent), "{code}: {sent} in a minute");
     }
 }
+
+// A status that was taken although its answer was lost turned without a word: the Event never came.
+#[tokio::test]
+async fn what_turned_is_told_although_the_answer_was_lost() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let service = service_fn(move |request: Request<Body>| {
+        let heard = Arc::clone(&heard);
+        async move {
+            let (head, body) = request.into_parts();
+            if head.uri.path().ends_with("/status") {
+                return Err(std::io::Error::other("the connection broke"));
+            }
+            let body = body.collect().await.expect("a body").to_bytes();
+            let event: Value = serde_json::from_slice(&body).expect("JSON");
+            heard.lock().expect("no panic").push(event["reason"].clone());
+            Ok(Response::new(Body::from(body.to_vec())))
+        }
+    });
+    let client = Client::new(service, "ns");
+    let metrics = Metrics::register(&Registry::new("test", "0"));
+    let budget = Arc::new(Budget::of_writes(None));
+    let (fence, pushback) = (Fence::always(), Pushback::default());
+    let (events, publisher) = events(client.clone(), None, fence.clone(), pushback.clone(), &metrics);
+    let writer = Writer::new(client, pushback, fence, metrics.clone(), Arc::clone(&budget));
+    let statuses = Statuses::new(writer, events, Arc::new(Line::new(None, budget, metrics)));
+    let caches = Caches::new(Queue::new());
+    let master = Master {
+        kind: SubjectKind::Pipeline,
+        namespace: "ns".to_owned(),
+        name: "p0".to_owned(),
+        uid: "p0".to_owned(),
+    };
+    let publication = |events| Publication {
+        status: ready(true),
+        events,
+        wake_after: None,
+    };
+    let turned = Event {
+        condition: ConditionType::Ready,
+        severity: flowctl_plan::EventSeverity::Normal,
+        reason: "Ready",
+        note: String::new(),
+        related: None,
+    };
+    let mut object: Pipeline = serde_json::from_value(pipeline("p0", 1, &ready(false))).expect("a Pipeline");
+    let lost = statuses
+        .publish(&caches, &object, &master, publication(vec![turned]))
+        .await;
+    assert!(lost.is_err(), "{lost:?}");
+    // The watch shows that it was taken.
+    object.status = Some(ready(true));
+    for _ in 0..2 {
+        let stands = statuses
+            .publish(&caches, &object, &master, publication(Vec::new()))
+            .await;
+        assert!(matches!(stands, Ok(Published::Done)), "{stands:?}");
+    }
+    drop(statuses);
+    publisher.run().await;
+    assert_eq!(*told.lock().expect("no panic"), ["Ready"]);
+}

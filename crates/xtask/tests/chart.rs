@@ -70,7 +70,7 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
     let rules = template(
         &cluster,
         &chart,
-        &["--set", "metrics.prometheusRule=true,metrics.serviceMonitor=true"],
+        &["--set", "metrics.prometheusRule=true,metrics.serviceMonitor=true,metrics.interval=15s,metrics.labels.release=monitoring"],
     )
     .await
     .expect("the chart renders");
@@ -87,6 +87,7 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
             rules.iter().map(|rule| rule["expr"].as_str().expect("an expression"))
         });
     assert!(expressions.count() >= 10, "{rules}");
+    assert_eq!(rules["metadata"]["labels"]["release"], "monitoring");
     // Components would report to nobody, or to a name that the certificate does not carry.
     for (values, control_plane) in [
         (
@@ -122,6 +123,7 @@ async fn every_way_to_install_is_accepted_and_wrong_values_are_named() {
         ("controlPlane.tls.secretName=t", "caBundle"),
         ("controlPlane.tls.caBundle=PEM", "secretName"),
         ("replicas=2,leaderElection=false", "leaderElection"),
+        ("metrics.interval=often", "interval"),
     ] {
         let refused = template(&cluster, &chart, &["--set", wrong])
             .await

@@ -264,6 +264,11 @@ pub struct Metrics {
     pub service_monitor: bool,
     /// A PrometheusRule of the Prometheus operator, with alerts.
     pub prometheus_rule: bool,
+    /// Labels of both, by which a Prometheus selects them.
+    pub labels: BTreeMap<String, String>,
+    /// Between two scrapes; empty: what Prometheus does by default.
+    #[schemars(regex(pattern = r"^([0-9]+(ms|s|m|h))?$"))]
+    pub interval: String,
     /// What components measure and report with their beats, shown by the operator too: names, or beginnings with `*`.
     #[schemars(inner(length(min = 1, max = 128)))]
     pub heartbeat_keys: Vec<String>,
