@@ -96,7 +96,11 @@ async fn pipeline(
         settings,
         ..
     } = context;
-    let observed = observe::pipeline(caches, places, heartbeats, settings, subject, master, object);
+    let look = |object| observe::pipeline(caches, places, heartbeats, settings, subject, master, object);
+    let mut observed = look(object);
+    if heartbeats.first_answer(subject).await {
+        observed = look(observed.object);
+    }
     let plan = flowctl_plan::pipeline::plan(&observed);
     let age = Age::of(observed.object.status.as_ref());
     let Some(applied) = apply(context, master, age, observed.children.clone(), &plan).await else {
@@ -122,7 +126,11 @@ async fn processor(
         settings,
         ..
     } = context;
-    let observed = observe::processor(caches, places, heartbeats, settings, subject, master, object);
+    let look = |object| observe::processor(caches, places, heartbeats, settings, subject, master, object);
+    let mut observed = look(object);
+    if heartbeats.first_answer(subject).await {
+        observed = look(observed.object);
+    }
     let plan = flowctl_plan::processor::plan(&observed);
     let age = Age::of(observed.object.status.as_ref());
     let Some(applied) = apply(context, master, age, observed.children.clone(), &plan).await else {

@@ -8,9 +8,9 @@ use flowctl_api::ConditionType;
 use flowctl_plan::{Event, EventSeverity, heartbeat::PlaneState};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::ObjectReference};
 use kube::{Api, Client};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-use super::{Hub, address::Address, measure};
+use super::{Hub, measure, plane::Plane};
 use crate::{client::LEASE, events::Events};
 
 /// How often time passes.
@@ -29,31 +29,44 @@ pub(crate) struct Announcer {
 // === impl Announcer ===
 
 impl Announcer {
-    /// Goes on until it is dropped.
-    pub(crate) async fn run(mut self) {
+    /// Goes on until it is dropped. What is told may wait for the apiserver, and time must not.
+    pub(crate) async fn run(self) {
+        let hub = self.hub.clone();
+        tokio::join!(pass_time(&hub), self.announce());
+    }
+
+    async fn announce(mut self) {
         let mut told = BTreeMap::new();
-        let mut ticks = interval(SECOND);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = ticks();
         loop {
             ticks.tick().await;
             let planes = self.hub.planes();
             told.retain(|address, _| planes.iter().any(|plane| plane.address == *address));
             for plane in planes {
-                plane.pass_time();
                 let now = plane.state();
                 let before = told.insert(plane.address.clone(), now.clone());
                 if before.as_ref().map(discriminant) != Some(discriminant(&now)) {
-                    self.tell(&plane.address, before.as_ref(), &now).await;
+                    self.tell(&plane, before.as_ref(), &now).await;
                 }
             }
         }
     }
 
-    async fn tell(&mut self, address: &Address, before: Option<&PlaneState>, now: &PlaneState) {
-        let Some(event) = event(&address.endpoint, before, now) else {
+    async fn tell(&mut self, plane: &Plane, before: Option<&PlaneState>, now: &PlaneState) {
+        let namer = if plane.is_default {
+            None
+        } else {
+            self.hub.namer(&plane.address)
+        };
+        let endpoint = &plane.address.endpoint;
+        let named = namer.map_or_else(
+            || endpoint.clone(),
+            |subject| format!("{endpoint} (named by {subject})"),
+        );
+        let Some(event) = event(&named, before, now) else {
             return;
         };
-        let (control_plane, state) = (&address.endpoint, measure::name(now));
+        let (control_plane, state) = (endpoint, measure::name(now));
         match event.severity {
             EventSeverity::Warning => tracing::warn!(control_plane, state, "{}", event.note),
             EventSeverity::Normal => tracing::info!(control_plane, state, "{}", event.note),
@@ -78,6 +91,23 @@ impl Announcer {
             own.uid = lease.metadata.uid;
         }
     }
+}
+
+/// Lets time pass for the evidence.
+async fn pass_time(hub: &Hub) {
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        for plane in hub.planes() {
+            plane.pass_time();
+        }
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(SECOND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// The Lease of this name, of which only its holder tells.

@@ -1,7 +1,11 @@
 //! What `/metrics` tells of control planes and of what reports to them, counted at each scrape. Labels are bounded: as many
 //! control planes as are read, and as many series of components' measurements as [`MOST_SERIES`].
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use flowctl_plan::heartbeat::PlaneState;
 use flowctl_runtime::Metrics as Registry;
@@ -35,15 +39,24 @@ struct Call {
     outcome: &'static str,
 }
 
+/// A control plane, and who chose it: an object may name the administrator's with a certificate that is not its.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    control_plane: String,
+    named_by: &'static str,
+}
+
 #[derive(Clone, Debug, EncodeLabelSet)]
 struct Standing {
     control_plane: String,
+    named_by: &'static str,
     state: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet)]
 struct Age {
     control_plane: String,
+    named_by: &'static str,
     quantile: &'static str,
 }
 
@@ -98,10 +111,23 @@ impl Collector for Scrape {
 fn standings(planes: &[Arc<Plane>], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let help = "1 for the state that each control plane is in";
     let mut family = encoder.encode_descriptor("control_plane_state", help, None, MetricType::Gauge)?;
-    for plane in planes {
+    // Objects may name one with several certificates.
+    let all: BTreeSet<_> = planes
+        .iter()
+        .map(|plane| (named(plane), name(&plane.state())))
+        .collect();
+    for (
+        Name {
+            control_plane,
+            named_by,
+        },
+        state,
+    ) in all
+    {
         let labels = Standing {
-            control_plane: plane.address.endpoint.clone(),
-            state: name(&plane.state()),
+            control_plane,
+            named_by,
+            state,
         };
         ConstGauge::new(1_u64).encode(family.encode_family(&labels)?)?;
     }
@@ -112,18 +138,30 @@ fn ages(planes: &[Arc<Plane>], encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     let help = "Since the last beat of the components that are expected at a control plane";
     let unit = Unit::Seconds;
     let mut family = encoder.encode_descriptor("heartbeat_age", help, Some(&unit), MetricType::Gauge)?;
+    let mut all: BTreeMap<Name, Vec<f64>> = BTreeMap::new();
     for plane in planes {
-        let ages = plane.ages();
+        all.entry(named(plane)).or_default().extend(plane.ages());
+    }
+    for (name, mut ages) in all {
+        ages.sort_unstable_by(f64::total_cmp);
         for (quantile, part) in QUANTILES {
             let Some(age) = at(&ages, part) else { continue };
             let labels = Age {
-                control_plane: plane.address.endpoint.clone(),
+                control_plane: name.control_plane.clone(),
+                named_by: name.named_by,
                 quantile,
             };
             ConstGauge::new(age).encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())
+}
+
+fn named(plane: &Plane) -> Name {
+    Name {
+        control_plane: plane.address.endpoint.clone(),
+        named_by: if plane.is_default { "administrator" } else { "object" },
+    }
 }
 
 fn numbers(planes: &[Arc<Plane>], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

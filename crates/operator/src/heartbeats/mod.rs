@@ -17,19 +17,15 @@ mod translate;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use flowctl_plan::{
     Settings,
-    heartbeat::{Asked, Heartbeats, PlaneState},
+    heartbeat::{Asked, Heartbeats},
 };
 use flowctl_runtime::Metrics as Registry;
 use k8s_openapi::api::core::v1::ObjectReference;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::announce::{Announcer, lease};
@@ -39,10 +35,6 @@ use crate::{queue::Queue, subject::Subject};
 
 /// Control planes that are read at a time; more wait until one is not named any more, and are told as unreachable.
 const MOST_PLANES: usize = 64;
-
-/// How long passes wait for the administrator's control plane when they begin: one that is there answers at once.
-const FIRST_ANSWER: Duration = Duration::from_millis(500);
-const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// How heartbeats are read.
 #[derive(Clone, Debug, Default)]
@@ -119,10 +111,20 @@ impl Hub {
             open.owners += 1;
             Arc::clone(&open.plane)
         };
-        let until = Instant::now() + FIRST_ANSWER;
-        while plane.state() == PlaneState::Connecting && Instant::now() < until {
-            sleep(A_MOMENT).await;
-            plane.pass_time();
+        plane.first_answer().await;
+    }
+
+    /// Gives the control plane of this object a moment to answer if it was opened just now: what it asks of its callers is
+    /// part of the first revision. Tells whether that took time, in which everything else may have turned.
+    pub(crate) async fn first_answer(&self, subject: &Subject) -> bool {
+        let plane = {
+            let planes = self.lock();
+            let open = planes.of.get(subject).and_then(|address| planes.open.get(address));
+            open.map(|open| Arc::clone(&open.plane))
+        };
+        match plane {
+            Some(plane) => plane.first_answer().await,
+            None => false,
         }
     }
 
@@ -149,6 +151,13 @@ impl Hub {
     /// The object is gone, or names no control plane.
     pub(crate) fn forget(&self, subject: &Subject) {
         self.lock().leave(subject);
+    }
+
+    /// One of the objects that name this control plane, always the same of the same ones.
+    fn namer(&self, address: &Address) -> Option<Subject> {
+        let planes = self.lock();
+        let all = planes.of.iter().filter(|(_, named)| *named == address);
+        all.map(|(subject, _)| subject).min_by_key(ToString::to_string).cloned()
     }
 
     /// Every control plane that is read.

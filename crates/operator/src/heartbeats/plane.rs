@@ -2,18 +2,23 @@
 //! message means is decided in `plan::heartbeat`.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use flowctl_plan::heartbeat::{Evidence, Expectation, Heard, ObjectEvidence, PlaneState, Tick, Turned};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     address::Address,
-    translate::{Keys, Numbers},
+    translate::{Keys, MOST_NUMBERS, Numbers},
 };
 use crate::{queue::Queue, subject::Subject};
+
+/// How long a pass waits for a control plane that was opened just now: one that is there answers at once.
+const FIRST_ANSWER: Duration = Duration::from_millis(500);
+const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// What is kept of a control plane.
 #[derive(Debug)]
@@ -23,6 +28,7 @@ pub(super) struct Plane {
     pub(super) is_default: bool,
     pub(super) keys: Arc<Keys>,
     begun: Instant,
+    opened: Instant,
     queue: Queue<Subject>,
     state: Mutex<State>,
 }
@@ -31,7 +37,7 @@ pub(super) struct Plane {
 struct State {
     evidence: Evidence<Subject>,
     /// What components measure, by their id; of those that somebody expects.
-    numbers: HashMap<String, Numbers>,
+    numbers: BTreeMap<String, Numbers>,
 }
 
 // === impl Plane ===
@@ -47,16 +53,29 @@ impl Plane {
     ) -> Self {
         let state = State {
             evidence: Evidence::new(Tick(begun.elapsed())),
-            numbers: HashMap::new(),
+            numbers: BTreeMap::new(),
         };
         Self {
             address,
             is_default,
             keys,
             begun,
+            opened: Instant::now(),
             queue,
             state: Mutex::new(state),
         }
+    }
+
+    /// Waits for its first answer, if it was opened just now. Tells whether that took time.
+    pub(super) async fn first_answer(&self) -> bool {
+        let until = self.opened + FIRST_ANSWER;
+        let waits = || self.state() == PlaneState::Connecting && Instant::now() < until;
+        let has_to = waits();
+        while waits() {
+            sleep(A_MOMENT).await;
+            self.pass_time();
+        }
+        has_to
     }
 
     /// One thing that was said.
@@ -121,20 +140,24 @@ impl Plane {
         self.lock().evidence.state().clone()
     }
 
-    /// Since the last beat of each component that is expected, in seconds, sorted.
+    /// Since the last beat of each component that is expected, in seconds.
     pub(super) fn ages(&self) -> Vec<f64> {
         let now = self.now();
         let state = self.lock();
-        let mut ages: Vec<f64> = state.evidence.ages(now).map(|(_, _, age)| age.as_secs_f64()).collect();
-        ages.sort_unstable_by(f64::total_cmp);
-        ages
+        state.evidence.ages(now).map(|(_, _, age)| age.as_secs_f64()).collect()
     }
 
-    /// Looks at what each object's components measure.
+    /// Only these ids are known yet, so nothing is measured by any other.
+    pub(super) fn keep_numbers_of(&self, is_named: impl Fn(&str) -> bool) {
+        self.lock().numbers.retain(|id, _| is_named(id));
+    }
+
+    /// Looks at what each object's components measure, in the order of their ids, as long as they are heard: what a silent
+    /// one measured last is no longer true.
     pub(super) fn each_number(&self, mut look: impl FnMut(&Subject, &str, &str, f64)) {
         let state = self.lock();
         for (id, numbers) in &state.numbers {
-            for subject in state.evidence.owners_of(id) {
+            for subject in state.evidence.heard_by(id) {
                 for (key, value) in numbers {
                     look(subject, id, key, *value);
                 }
@@ -163,7 +186,13 @@ impl State {
     /// Only of those that somebody expects: a server may list any number of others.
     fn measure(&mut self, id: &str, numbers: Numbers) {
         if self.evidence.owners_of(id).next().is_some() {
-            self.numbers.entry(id.to_owned()).or_default().extend(numbers);
+            let known = self.numbers.entry(id.to_owned()).or_default();
+            for (key, value) in numbers {
+                // A component that measures something else each time would fill the memory.
+                if known.len() < MOST_NUMBERS || known.contains_key(&key) {
+                    known.insert(key, value);
+                }
+            }
         }
     }
 }

@@ -46,6 +46,8 @@ const LOOKS: u32 = 60;
 /// Between two tries.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LAST_WAIT: Duration = Duration::from_secs(10);
+/// A connection that lasted so long makes the next try a first one: two looks.
+const GOOD: Duration = Duration::from_secs(10);
 /// Messages of a stream that are taken in a tenth of a second; what comes faster waits at the server.
 const BURST: u32 = 1_000;
 const BURST_TIME: Duration = Duration::from_millis(100);
@@ -99,24 +101,29 @@ enum Dialect {
     },
 }
 
-/// Reads until it is dropped.
+/// Reads until it is dropped. A control plane that does not answer gives its place to another one between two tries.
 pub(super) async fn read(plane: Arc<Plane>, means: Arc<Means>) {
-    if means.places.available_permits() == 0 {
-        let most = means.most;
-        plane.hear(Heard::Lost {
-            message: format!("the operator reads {most} control planes at a time, and this one has to wait"),
-        });
-    }
-    // Never closed.
-    let Ok(_place) = means.places.acquire().await else {
-        return;
-    };
-    let mut failures = 0;
+    let mut failures: u32 = 0;
     loop {
-        match session(&plane, &means).await {
+        if means.places.available_permits() == 0 {
+            let most = means.most;
+            plane.hear(Heard::Lost {
+                message: format!("the operator reads {most} control planes at a time, and this one has to wait"),
+            });
+        }
+        // Never closed.
+        let Ok(place) = means.places.acquire().await else {
+            return;
+        };
+        let begun = Instant::now();
+        let end = session(&plane, &means).await;
+        drop(place);
+        match end {
             End::Lost { heard, message } => {
                 plane.hear(Heard::Lost { message });
-                failures = if heard { 1 } else { failures + 1 };
+                // One that always answers and always breaks off costs a whole list each time.
+                let was_good = heard && begun.elapsed() >= GOOD;
+                failures = if was_good { 1 } else { failures + 1 };
                 let wait = FIRST_WAIT.saturating_mul(1 << (failures - 1).min(8)).min(LAST_WAIT);
                 sleep(jittered(wait)).await;
             }
@@ -243,6 +250,8 @@ impl<'p> Hearing<'p> {
             }
             Some(Event::Synced(_)) => {
                 self.is_synced = true;
+                let named = |id: &str| self.named.contains(&self.hasher.hash_one(id));
+                self.plane.keep_numbers_of(named);
                 Heard::Synced
             }
             Some(Event::Beats(beats)) => {

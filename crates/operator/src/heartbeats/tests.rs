@@ -24,7 +24,7 @@ use tonic::{
     transport::{Certificate, Identity, ServerTlsConfig},
 };
 
-use super::*;
+use super::{translate::Numbers, *};
 
 /// Nothing takes longer, unless something is wrong.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -178,6 +178,27 @@ async fn the_administrators_control_plane_is_read_before_anybody_names_it() -> R
     sign(&hub, &endpoint);
     hub.forget(&subject("one"));
     only(&hub);
+    Ok(())
+}
+
+// The same of one that an object names: its first pass waits for the answer, and no later one does.
+#[tokio::test]
+async fn a_control_plane_that_was_just_opened_is_given_a_moment() -> Result<()> {
+    let (_server, endpoint) = beating(Script {
+        dialect: Dialect::Ours,
+        ..Script::default()
+    })?;
+    let hub = hub(&HeartbeatOptions::default()).0;
+    assert!(!hub.first_answer(&subject("one")).await, "it names none");
+    assert_eq!(sign(&hub, &endpoint), Sign::Undecided);
+    assert!(hub.first_answer(&subject("one")).await);
+    assert_eq!(only(&hub).state(), PlaneState::Good);
+    assert!(!hub.first_answer(&subject("one")).await);
+    // One that is not there holds nobody up for long.
+    drop(hub.look(&subject("one"), Some(asked("127.0.0.1:1", None))));
+    let begun = Instant::now();
+    hub.first_answer(&subject("one")).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     Ok(())
 }
 
@@ -451,8 +472,79 @@ async fn shows_measurements_as_allowed(dialect: Dialect) -> Result<()> {
             format!("{} 12.0", labels("stellar.ledger"))
         ]
     );
-    let state = format!("flowctl_operator_control_plane_state{{control_plane=\"{endpoint}\",state=\"good\"}} 1");
+    let state = format!(
+        "flowctl_operator_control_plane_state{{control_plane=\"{endpoint}\",named_by=\"object\",state=\"good\"}} 1"
+    );
     assert!(text.contains(&state), "{text}");
+    Ok(())
+}
+
+// Whoever names the administrator's control plane with another certificate would call it lost for everybody, and one
+// series would stand twice in the text.
+#[tokio::test]
+async fn an_object_does_not_speak_for_the_administrators_control_plane() -> Result<()> {
+    let (_server, endpoint) = beating(Script {
+        dialect: Dialect::Ours,
+        ..Script::default()
+    })?;
+    let settings = Settings {
+        control_plane: Some(ControlPlane {
+            endpoint: endpoint.clone(),
+            tls: None,
+        }),
+        ..settings()
+    };
+    let hub = Hub::new(&HeartbeatOptions::default(), &settings, Queue::new());
+    hub.begin().await;
+    let registry = Registry::new("test", "0");
+    hub.register(&registry);
+    for name in ["one", "another"] {
+        let tls = ControlPlaneTls {
+            ca_bundle: Some(format!("not PEM, of {name}")),
+            secret_name: None,
+        };
+        drop(hub.look(&subject(name), Some(asked(&endpoint, Some(tls)))));
+    }
+    let state = |named_by: &str, state: &str| {
+        format!(
+            "flowctl_operator_control_plane_state{{control_plane=\"{endpoint}\",named_by=\"{named_by}\",state=\"{state}\"}} 1\n"
+        )
+    };
+    wait::until_explained("both are told apart", LIMIT, async || {
+        hub.planes().iter().for_each(|plane| plane.pass_time());
+        let text = registry
+            .encode()
+            .map_err(|error| Error::impossible(error.to_string()))?;
+        let is = |wanted: String| text.matches(&wanted).count() == 1;
+        Ok(
+            if is(state("administrator", "good")) && is(state("object", "unreachable")) {
+                Ok(())
+            } else {
+                Err(text)
+            },
+        )
+    })
+    .await
+}
+
+// A component that measures something else with each beat would fill the operator's memory, and the last number of one
+// that is gone would lead an autoscaler for ever.
+#[tokio::test]
+async fn measurements_are_bounded_and_end_with_their_component() -> Result<()> {
+    let hub = hub(&HeartbeatOptions::default()).0;
+    drop(hub.look(&subject("one"), Some(asked("localhost:1", None))));
+    let plane = only(&hub);
+    for number in 0..1000 {
+        plane.measure(ID, Numbers::from([(format!("key{number}"), 1.0)]));
+    }
+    let shown = || {
+        let mut count = 0;
+        plane.each_number(|_, _, _, _| count += 1);
+        count
+    };
+    assert_eq!(shown(), translate::MOST_NUMBERS);
+    plane.keep_numbers_of(|id| id != ID);
+    assert_eq!(shown(), 0);
     Ok(())
 }
 

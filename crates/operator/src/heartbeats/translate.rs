@@ -16,7 +16,7 @@ use prost_types::Timestamp;
 /// Longer texts are nobody's id: Kubernetes' names, joined, have at most 317 bytes.
 const LONGEST: usize = 512;
 /// Numbers of one component that are looked at.
-const MOST_NUMBERS: usize = 64;
+pub(super) const MOST_NUMBERS: usize = 64;
 /// Names of measurements that our own server takes with a watch, and their bytes.
 const MOST_KEYS: usize = 32;
 const LONGEST_KEY: usize = 128;

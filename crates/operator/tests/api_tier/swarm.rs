@@ -238,7 +238,7 @@ async fn beats_cost_nothing_and_one_silence_costs_one_write_each() -> TestResult
         );
     }
     println!("one silence: {} status writes, {} events", statuses.len(), events.len());
-    assert!(events.len() <= 2 * names.len(), "{:#?}", told(&events));
+    assert_eq!(events.len(), names.len(), "{:#?}", told(&events));
     swarm.process.stop().await?;
     nothing_was_forbidden(&place)?;
     place.world.cluster.check()

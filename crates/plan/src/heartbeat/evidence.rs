@@ -218,6 +218,14 @@ impl<O: Ord + Clone> Evidence<O> {
         self.ids.owners(id)
     }
 
+    /// The objects that expect an id and hear it: not those for which it is silent, lost, or somebody else's.
+    pub fn heard_by(&self, id: &str) -> impl Iterator<Item = &O> {
+        self.ids.owners(id).filter(move |owner| {
+            let slot = self.objects.get(*owner).and_then(|object| object.slots.get(id));
+            slot.is_some_and(|slot| matches!(slot.sign, Sign::Fresh { .. } | Sign::Undecided))
+        })
+    }
+
     /// The time since the last sign of life of each id that is expected and registered.
     pub fn ages(&self, now: Tick) -> impl Iterator<Item = (&O, &str, Duration)> {
         self.objects.iter().flat_map(move |(owner, object)| {
