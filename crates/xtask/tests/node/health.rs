@@ -23,59 +23,91 @@ const BACK: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(120);
 /// How long the control plane is gone; `FLOWCTL_OUTAGE_SECONDS` makes it longer.
 const OUTAGE: Duration = Duration::from_secs(60);
+/// Long enough for what comes late: a stale time of the shortest interval and two looks.
+const QUIET: Duration = Duration::from_secs(15);
 const CONTROL_PLANE: &str = "deployment/flowctl-operator-control-plane";
 
-/// A deadlocked processor answers nobody and breaks no probe of its port: without this it looks well for ever.
+/// A deadlocked processor answers nobody. Without this one whose probe looks at its port alone looks well for ever, and one
+/// whose probe fails looks as if it started.
 pub(crate) async fn a_silent_process_is_told_and_so_is_its_return(scene: &Scene) {
     let mut processor = scene.processor(50051, "ttp-processor:dev");
+    let mut probed = processor.clone();
+    probed["metadata"]["name"] = json!("probed");
     // A port stays open while its process is stopped.
     processor["spec"]["probe"] = json!({"tcp": {}});
     scene.apply(&processor).await;
+    scene.apply(&probed).await;
     scene.wait("processor/ttp-processor", "condition=Ready", LIMIT).await;
-    for object in ["processor/ttp-processor", "pipeline/payments"] {
+    for object in ["processor/ttp-processor", "processor/probed", "pipeline/payments"] {
         scene.wait(object, "condition=Healthy", LIMIT).await;
     }
-    let before = transitions(scene, "ttp-processor").await;
+    let objects = [("ExternalProcessor", "ttp-processor"), ("Pipeline", "payments")];
+    let before = told(scene, &objects).await;
 
-    processes::signal(scene, "ttp-processor", Signal::SIGSTOP).await;
-    scene
-        .until("processor/ttp-processor", "silence is told", TOLD, |object| {
-            healthy(object) == ("False".to_owned(), "HeartbeatStale".to_owned())
-        })
-        .await;
+    let stopped = Instant::now();
+    for owner in ["ttp-processor", "probed"] {
+        processes::signal(scene, owner, Signal::SIGSTOP).await;
+    }
+    for owner in ["ttp-processor", "probed"] {
+        let object = format!("processor/{owner}");
+        let silent = scene
+            .until(&object, "silence is told", left(stopped, TOLD), |object| {
+                healthy(object) == ("False".to_owned(), "HeartbeatStale".to_owned())
+            })
+            .await;
+        assert_eq!(condition(&silent, "Ready")["status"], "False", "{owner}");
+    }
     let pipeline = scene
-        .until("pipeline/payments", "the pipeline names the step", TOLD, |object| {
-            healthy(object) == ("False".to_owned(), "ProcessorUnhealthy".to_owned())
-        })
+        .until(
+            "pipeline/payments",
+            "it names the step",
+            left(stopped, TOLD),
+            |object| healthy(object) == ("False".to_owned(), "ProcessorUnhealthy".to_owned()),
+        )
         .await;
     let why = pipeline["status"]["why"].as_str().unwrap_or_default();
     assert!(why.contains("ttp"), "`why` does not name the step: {why}");
 
-    processes::signal(scene, "ttp-processor", Signal::SIGCONT).await;
-    for object in ["processor/ttp-processor", "pipeline/payments"] {
+    let continued = Instant::now();
+    for owner in ["ttp-processor", "probed"] {
+        processes::signal(scene, owner, Signal::SIGCONT).await;
+    }
+    for object in ["processor/ttp-processor", "processor/probed", "pipeline/payments"] {
         scene
-            .until(object, "its return is told", BACK, |object| {
+            .until(object, "its return is told", left(continued, BACK), |object| {
                 healthy(object) == ("True".to_owned(), "HeartbeatFresh".to_owned())
             })
             .await;
     }
-    // Events come after the statuses that they tell of.
-    let wanted = BTreeMap::from([("HeartbeatStale".to_owned(), 1), ("Ready".to_owned(), 1)]);
-    let told = wait::until_explained("one event each way", LIMIT, async || {
-        let mut turned = transitions(scene, "ttp-processor").await;
+    let wanted = BTreeMap::from([
+        ("ExternalProcessor HeartbeatStale".to_owned(), 1),
+        ("ExternalProcessor Ready".to_owned(), 1),
+        ("Pipeline ProcessorUnhealthy".to_owned(), 1),
+        ("Pipeline Ready".to_owned(), 1),
+    ]);
+    // Events come after the statuses that they tell of; and no second one may come.
+    let turned = async || {
+        let mut turned = told(scene, &objects).await;
         for (reason, count) in &before {
             *turned.entry(reason.clone()).or_default() -= count;
         }
         turned.retain(|_, count| *count != 0);
+        turned
+    };
+    let all = wait::until_explained("one event each way", LIMIT, async || {
+        let turned = turned().await;
         Ok(if turned == wanted {
             Ok(())
         } else {
             Err(format!("{turned:?}"))
         })
     });
-    if let Err(error) = told.await {
+    if let Err(error) = all.await {
         panic!("{error}");
     }
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(turned().await, wanted);
+    delete(scene, "probed").await;
 }
 
 /// Ten components that are well lose their control plane; it comes back and remembers nothing.
@@ -115,12 +147,13 @@ pub(crate) async fn a_lost_control_plane_is_no_lost_pod(scene: &Scene) {
             })
             .await;
     }
+    let begun = Instant::now();
     crash_loop(scene, crashes).await;
     scene
         .until(
             &format!("processor/{crashes}"),
             "a crash loop counts as ever",
-            TOLD,
+            left(begun, TOLD),
             |object| condition(object, "Ready")["status"] == "False",
         )
         .await;
@@ -135,6 +168,9 @@ pub(crate) async fn a_lost_control_plane_is_no_lost_pod(scene: &Scene) {
             if names.iter().any(|one| one == name) && name != crashes {
                 assert_eq!(condition(&object, "Ready")["status"], "True", "{name} is held for dead");
             }
+            if name == stops {
+                assert_ne!(healthy(&object).0, "True", "nobody has heard of it: {object}");
+            }
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
@@ -147,18 +183,14 @@ pub(crate) async fn a_lost_control_plane_is_no_lost_pod(scene: &Scene) {
     assert_eq!(events(scene, OPERATOR, "ControlPlaneUnreachable").await, 1);
 
     control_plane(scene, 1).await;
-    for name in names.iter().filter(|name| *name != crashes && *name != stops) {
-        scene
-            .until(&format!("processor/{name}"), "it is heard again", LIMIT, |object| {
-                healthy(object) == ("True".to_owned(), "HeartbeatFresh".to_owned())
-            })
-            .await;
-    }
+    let others = names.iter().filter(|name| *name != crashes && *name != stops);
+    wait_for_all(scene, others, stops).await;
+    tokio::time::sleep(QUIET).await;
     let stopped = scene.get(&format!("processor/{stops}")).await;
     let (status, reason) = healthy(&stopped);
-    // Which of the two depends on how many are back already.
-    let lost = ["RegistryReset", "RegistrationLost"].contains(&reason.as_str());
-    assert!(status == "Unknown" && lost, "nobody has heard of it: {stopped}");
+    // Which of the two depends on how many were back when it was looked at.
+    let is_lost = ["RegistryReset", "RegistrationLost"].contains(&reason.as_str());
+    assert!(status == "Unknown" && is_lost, "nobody has heard of it: {stopped}");
     processes::signal(scene, stops, Signal::SIGCONT).await;
     scene
         .until(&format!("processor/{stops}"), "it is heard again", LIMIT, |object| {
@@ -166,15 +198,42 @@ pub(crate) async fn a_lost_control_plane_is_no_lost_pod(scene: &Scene) {
         })
         .await;
     for name in names.iter().map(String::as_str).chain(["silent", "silent-required"]) {
-        let delete = [
-            "delete",
-            "externalprocessors.flowctl.dev",
-            name,
-            "--namespace",
-            NAMESPACE,
-        ];
-        scene.kubectl(&delete).await;
+        delete(scene, name).await;
     }
+}
+
+/// Waits until all of these are heard again. Meanwhile the one that is stopped must not be True for a moment.
+async fn wait_for_all(scene: &Scene, names: impl Iterator<Item = &String>, stopped: &str) {
+    let names: Vec<&String> = names.collect();
+    let all = wait::until_explained("all are heard again", LIMIT, async || {
+        let objects = objects(scene).await;
+        let found = |name: &str| objects.iter().find(|object| object["metadata"]["name"] == name);
+        let silent = found(stopped).expect("it is there");
+        assert_ne!(healthy(silent).0, "True", "nobody has heard of it: {silent}");
+        let is_fresh = |name: &&&String| {
+            let fresh = ("True".to_owned(), "HeartbeatFresh".to_owned());
+            found(name).is_some_and(|object| healthy(object) == fresh)
+        };
+        let left: Vec<_> = names.iter().filter(|name| !is_fresh(name)).collect();
+        Ok(if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        })
+    });
+    if let Err(error) = all.await {
+        panic!("{error}");
+    }
+}
+
+async fn delete(scene: &Scene, name: &str) {
+    let kind = "externalprocessors.flowctl.dev";
+    scene.kubectl(&["delete", kind, name, "--namespace", NAMESPACE]).await;
+}
+
+/// What is left of a limit that began then.
+fn left(since: Instant, limit: Duration) -> Duration {
+    limit.saturating_sub(since.elapsed())
 }
 
 /// Many processors report to nobody. That is no fault of theirs, unless somebody says so.
@@ -285,13 +344,17 @@ fn condition(object: &Value, kind: &str) -> Value {
     found.cloned().unwrap_or_default()
 }
 
-/// Events about an object that tell of its heartbeats, or that all is well again, by reason.
-async fn transitions(scene: &Scene, name: &str) -> BTreeMap<String, i64> {
+/// Events about these objects, by kind and reason.
+async fn told(scene: &Scene, objects: &[(&str, &str)]) -> BTreeMap<String, i64> {
     let mut counts = BTreeMap::new();
     for event in all_events(scene, NAMESPACE).await {
-        let reason = event["reason"].as_str().unwrap_or_default();
-        if event["involvedObject"]["name"] == name && (reason == "Ready" || reason.starts_with("Heartbeat")) {
-            *counts.entry(reason.to_owned()).or_default() += times(&event);
+        let about = &event["involvedObject"];
+        for (kind, _) in objects
+            .iter()
+            .filter(|(kind, name)| about["kind"] == *kind && about["name"] == *name)
+        {
+            let reason = event["reason"].as_str().unwrap_or_default();
+            *counts.entry(format!("{kind} {reason}")).or_default() += times(&event);
         }
     }
     counts
