@@ -380,3 +380,37 @@ fn a_control_plane_is_dialled_by_its_full_name() {
         }
     }
 }
+
+/// A name that the schema takes would be refused, or one that it refuses would be promised.
+#[test]
+fn names_of_steps_are_as_long_as_the_schema_says() {
+    let step = |name: Option<usize>, kind: usize| {
+        let name = name
+            .map(|length| format!("name: {}, ", "é".repeat(length)))
+            .unwrap_or_default();
+        let consumer = format!("{{{name}type: {}}}", "T".repeat(kind));
+        let pipeline = fpl(
+            "x",
+            &format!("{SOURCE}\nconsumers: [{consumer}]\nruntime: {{image: 'x:1'}}"),
+        );
+        problems(&world().plan(&pipeline))
+    };
+    for (name, kind) in [(Some(1), 1), (Some(63), 128), (None, 128)] {
+        assert_eq!(step(name, kind), Vec::<String>::new(), "{name:?} {kind}");
+    }
+    for (name, kind, words) in [
+        (
+            Some(64),
+            1,
+            "spec.consumers[0].name: a name has 1 to 63 printable characters",
+        ),
+        (
+            None,
+            129,
+            "spec.consumers[0].type: a type has 1 to 128 printable characters",
+        ),
+    ] {
+        let told = step(name, kind);
+        assert!(told.len() == 1 && told[0].contains(words), "{told:?}");
+    }
+}

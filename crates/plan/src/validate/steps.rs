@@ -16,6 +16,11 @@ use crate::{Endpoint, Key, PipelineObserved, Settings, WiredStep, endpoint, refe
 /// Keys of a config that the operator writes beside a `processorRef`.
 const WRITTEN: [&str; 3] = ["endpoint", "protocol", "tls"];
 
+/// Most characters of a name that is given to a step.
+const MAX_NAME: usize = 63;
+/// Most characters of a type, which is the step's name where none is given.
+const MAX_TYPE: usize = 128;
+
 /// A step that can be written into a pipeline file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ValidStep {
@@ -170,10 +175,15 @@ fn names(steps: &[Placed<'_>], problems: &mut Problems) {
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for placed in steps {
         let Some(name) = name_of(placed.step) else { continue };
-        if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+        // As in the schema, in characters.
+        let (field, longest) = match (&placed.step.name, &placed.step.kind) {
+            (None, Some(_)) => ("type", MAX_TYPE),
+            (Some(_), _) | (None, None) => ("name", MAX_NAME),
+        };
+        if name.is_empty() || name.chars().count() > longest || name.chars().any(char::is_control) {
             problems.invalid(
-                format!("{}.name", placed.field),
-                "a name has 1 to 63 printable characters",
+                format!("{}.{field}", placed.field),
+                format!("a {field} has 1 to {longest} printable characters"),
             );
         }
         if let Some(other) = seen.insert(name, &placed.field) {
