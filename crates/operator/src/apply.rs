@@ -349,8 +349,12 @@ fn named(error: &Error) -> Option<FailureKind> {
 /// An object that carries our owner and the name of something that we store, and other content: nobody can change it.
 fn unlike(wanted: &Child, error: &Error) -> Option<FailureKind> {
     match error {
-        Error::Status(status) if status.code == 422 && wanted.id.kind.write_once() => Some(FailureKind::NameConflict {
-            owner: "its content is not what belongs there, and cannot be changed".to_owned(),
+        Error::Status(status) if status.code == 422 && wanted.id.kind.write_once() => Some(FailureKind::Refused {
+            code: status.code,
+            message: format!(
+                "what is there has another content and cannot be changed; remove it ({})",
+                status.message
+            ),
         }),
         _ => None,
     }

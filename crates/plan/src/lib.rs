@@ -54,6 +54,9 @@ pub struct Plan {
     pub revision: Option<RevisionPlan>,
     /// What `status` repeats about wiring.
     pub wiring: Wiring,
+    /// What is wanted cannot be made before something in `absent` is gone, and nothing may tell of that: another pass must
+    /// follow by itself.
+    pub unfinished: bool,
 }
 
 /// The revision that a workload runs.
@@ -122,4 +125,14 @@ pub enum EventSeverity {
     Normal,
     /// Turned bad.
     Warning,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// These must go before what is wanted can be made.
+    fn make_room(&mut self, in_the_way: Vec<ChildRef>) {
+        self.absent = in_the_way;
+        self.unfinished = true;
+    }
 }

@@ -108,6 +108,10 @@ fn wanted(observed: &PipelineObserved, valid: &ValidPipeline, chosen: Chosen, pl
     plan.revision = Some(revision::told(&chosen, previous.clone()));
     let stops = stop(object, owner, children, plan);
     pause(object, owner, children, plan);
+    if !chosen.in_the_way.is_empty() {
+        plan.make_room(chosen.in_the_way);
+        return;
+    }
     plan.present.extend(chosen.children.iter().cloned());
     match valid.flavor {
         Flavor::Runner => plan.present.push(build::pipeline_service(owner)),

@@ -82,8 +82,13 @@ fn here(observed: &ProcessorObserved, owner: &Owner, chosen: Chosen, plan: &mut 
     let object = observed.object.as_ref();
     let published = object.status.as_ref().and_then(|status| status.revision.as_ref());
     let previous = revision::previous(&chosen.hash, published, &observed.children);
-    plan.revision = Some(revision::told(&chosen, previous.clone()));
     let stops = stop(object, owner, &observed.children, plan);
+    if !chosen.in_the_way.is_empty() {
+        // No revision is told: what serves meanwhile is judged by itself.
+        plan.make_room(chosen.in_the_way);
+        return;
+    }
+    plan.revision = Some(revision::told(&chosen, previous.clone()));
     plan.present.extend(chosen.children);
     services(object, owner, plan);
     budget(object, owner, &observed.children, plan);

@@ -43,6 +43,9 @@ pub(crate) struct Chosen {
     pub(crate) hash: String,
     pub(crate) content: Content,
     pub(crate) children: Vec<Child>,
+    /// Objects of ours that bear the revision's name and can neither be used nor changed. While there are any, `children` is
+    /// empty: they go in this pass, and the revision is made in the next one.
+    pub(crate) in_the_way: Vec<ChildRef>,
 }
 
 /// The wanted revision: the stored one, or else what `render` gives, which is `None` when it found problems.
@@ -57,18 +60,38 @@ pub(crate) fn choose(
     let revision = find(&children.revisions, &name);
     let stored = revision.and_then(|revision| Some((revision.revision, stored(revision)?)));
     let live_files = find(&children.config_maps, &name).map(|live| live.data.clone().unwrap_or_default());
+    let mut in_the_way = Vec::new();
     let (number, content, files) = match (stored, live_files) {
         (Some((number, content)), Some(files)) => (number, content, files),
         // Nothing of it is mounted, so nothing is missing.
         (Some((number, content)), None) if !mounts_files(&content, &name) => (number, content, BTreeMap::new()),
         (Some((number, content)), None) => (number, content, render()?.files),
-        // Files without a revision beside them are of a pass that ended between the two, or of somebody who knew the name:
-        // they count only if they are what is rendered. If not, applying them fails, because they cannot be changed.
-        (None, _) => {
+        // Files without a revision beside them are of a pass that ended between the two, of a revision that somebody deleted,
+        // or of somebody who knew the name.
+        (None, live) => {
             let rendered = render()?;
-            (next_number(&children.revisions), rendered.content, rendered.files)
+            let unreadable = revision.map(|_| ChildKind::ControllerRevision);
+            let (files, unfit) = match live {
+                // What runs keeps its files. A template that looks for others is rolled out anyway.
+                Some(live) if runs(children, &hash) && live.keys().eq(rendered.files.keys()) => (live, None),
+                Some(live) if live != rendered.files => (rendered.files, Some(ChildKind::ConfigMap)),
+                Some(_) | None => (rendered.files, None),
+            };
+            in_the_way.extend(unreadable.into_iter().chain(unfit).map(|kind| ChildRef {
+                kind,
+                name: name.clone(),
+            }));
+            (next_number(&children.revisions), rendered.content, files)
         }
     };
+    if !in_the_way.is_empty() {
+        return Some(Chosen {
+            hash,
+            content,
+            children: Vec::new(),
+            in_the_way,
+        });
+    }
     let mut made = Vec::new();
     if !files.is_empty() {
         let body = Map::from_iter([
@@ -86,6 +109,7 @@ pub(crate) fn choose(
         hash,
         content,
         children: made,
+        in_the_way,
     })
 }
 
@@ -180,6 +204,20 @@ pub(crate) fn ended(pod: &Pod) -> bool {
 }
 
 fn in_use(children: &Children) -> impl Iterator<Item = &str> {
+    let pods = children
+        .pods
+        .iter()
+        .filter(|pod| !ended(pod))
+        .filter_map(|pod| label(&pod.metadata));
+    run_by_workloads(children).chain(pods)
+}
+
+/// Whether a workload of ours runs that revision. Pods do not count: theirs are labels that others can set.
+fn runs(children: &Children, hash: &str) -> bool {
+    run_by_workloads(children).any(|run| run == hash)
+}
+
+fn run_by_workloads(children: &Children) -> impl Iterator<Item = &str> {
     let sets = children.replica_sets.iter().filter(|live| {
         let wanted = live.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let running = live.status.as_ref().map_or(0, |status| status.replicas);
@@ -195,12 +233,7 @@ fn in_use(children: &Children) -> impl Iterator<Item = &str> {
         .iter()
         .filter(|job| !finished(job))
         .filter_map(|job| label(&job.metadata));
-    let pods = children
-        .pods
-        .iter()
-        .filter(|pod| !ended(pod))
-        .filter_map(|pod| label(&pod.metadata));
-    sets.chain(deployments).chain(jobs).chain(pods)
+    sets.chain(deployments).chain(jobs)
 }
 
 trait Named {

@@ -4,7 +4,7 @@ mod support;
 
 use flowctl_api::pipeline::Mode;
 use flowctl_api::{ControlPlane, ExternalProcessor, Pipeline};
-use flowctl_plan::{ChildKind, ChildRef, Plan};
+use flowctl_plan::{ChildKind, ChildRef};
 use serde_json::{Value, json};
 use support::{World, fpl, has, hash, only, payments, problems, sink, ttp, xproc};
 
@@ -222,25 +222,6 @@ fn a_file_that_went_away_comes_back() {
         name,
     });
     assert_eq!(world.plan(&payments()).present, first.present);
-}
-
-/// Whoever may write ConfigMaps, but no Pipelines, would choose what a Pipeline does, by making its file before the operator.
-#[test]
-fn a_file_that_was_there_before_its_revision_is_not_believed() {
-    let mut world = World::usual();
-    let wanted = world.plan(&payments());
-    let ours = |plan: &Plan| only(plan, ChildKind::ConfigMap)["data"].clone();
-    let mut file = wanted
-        .present
-        .iter()
-        .find(|child| child.id.kind == ChildKind::ConfigMap)
-        .unwrap()
-        .clone();
-    file.body["data"] = json!({"pipeline.yaml": "forged"});
-    world.insert(&file);
-    let plan = world.plan(&payments());
-    assert_eq!(ours(&plan), ours(&wanted));
-    assert_eq!(plan.present, wanted.present);
 }
 
 /// Revisions would pile up, or one that runs would lose its file.

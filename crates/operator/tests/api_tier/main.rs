@@ -20,6 +20,7 @@ mod planes;
 mod probes;
 mod process;
 mod references;
+mod revisions;
 mod rollouts;
 mod rules;
 mod secrecy;

@@ -9,37 +9,28 @@ use super::{
 };
 use crate::{Applied, Failure, FailureKind};
 
-/// What a failed write does to what was seen.
-#[derive(Clone, Debug)]
-pub(super) enum Outcome {
-    /// Every write succeeded.
-    Fine,
-    /// It is tried again; what was seen stands.
-    Retrying(String),
+/// What failed writes do to what was seen; both may be at once, of two children.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcome {
     /// The apiserver, or another owner, stands in the way.
-    Refused(Verdict),
-    /// So it does, and another child is tried again: it may be the one that stops the pods.
-    RefusedAndRetrying(Verdict),
+    pub(super) refused: Option<Verdict>,
+    /// What is tried again, and why: it may be the write that stops the pods. What was seen stands.
+    pub(super) retried: Option<String>,
 }
 
-/// Judges the failures of a pass: a refusal before a retry.
+/// Judges the failures of a pass: the first of either sort.
 pub(super) fn judge(applied: &Applied, running: &Running, namespace: Option<&str>) -> Outcome {
-    let refused = applied
-        .failures
-        .iter()
-        .find_map(|failure| refusal(failure, running, namespace));
-    let retries = |failure: &Failure| matches!(failure.kind, FailureKind::Retry { .. });
-    match refused {
-        Some(verdict) if applied.failures.iter().any(retries) => return Outcome::RefusedAndRetrying(verdict),
-        Some(verdict) => return Outcome::Refused(verdict),
-        None => {}
+    let failures = || applied.failures.iter();
+    Outcome {
+        refused: failures().find_map(|failure| refusal(failure, running, namespace)),
+        retried: failures().find_map(retry),
     }
-    match applied.failures.first() {
-        Some(Failure {
-            child,
-            kind: FailureKind::Retry { message },
-        }) => Outcome::Retrying(format!("{child} is written again: {}", quote(message))),
-        _ => Outcome::Fine,
+}
+
+fn retry(failure: &Failure) -> Option<String> {
+    match &failure.kind {
+        FailureKind::Retry { message } => Some(format!("{} is written again: {}", failure.child, quote(message))),
+        FailureKind::NameConflict { .. } | FailureKind::FieldConflict { .. } | FailureKind::Refused { .. } => None,
     }
 }
 

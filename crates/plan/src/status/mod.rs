@@ -213,6 +213,7 @@ fn causes(
         running,
         health,
         outcome,
+        unfinished: plan.unfinished,
     }
 }
 

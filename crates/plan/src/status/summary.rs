@@ -24,6 +24,8 @@ pub(super) struct Causes {
     pub(super) running: Running,
     pub(super) health: Health,
     pub(super) outcome: Outcome,
+    /// The plan needs another pass, though nothing is wrong.
+    pub(super) unfinished: bool,
 }
 
 /// What the object itself says.
@@ -46,6 +48,7 @@ pub(super) fn conclude(
 ) -> Publication {
     let again = Again::after(&causes.outcome);
     let due = causes.health.wake_after;
+    let next = causes.unfinished.then_some(SOON);
     status.beats = causes
         .health
         .heartbeat
@@ -67,7 +70,7 @@ pub(super) fn conclude(
         .collect();
     let events: Vec<Event> = turned(&verdicts, was.status);
     let pause = again.and_then(|again| again.pause(&status, was.now));
-    let wake_after = pause.into_iter().chain(due).min();
+    let wake_after = pause.into_iter().chain(due).chain(next).min();
     Publication {
         status,
         events,
@@ -81,7 +84,8 @@ fn verdicts(causes: Causes) -> Verdicts {
         resolved,
         running,
         health: Health { verdict: healthy, .. },
-        outcome,
+        outcome: Outcome { refused, retried },
+        unfinished: _,
     } = causes;
     let Running {
         available: seen,
@@ -89,20 +93,17 @@ fn verdicts(causes: Causes) -> Verdicts {
         mut stuck,
         ..
     } = running;
-    let (available, retrying) = match outcome {
+    let available = match refused {
         // A run that is over is over, whatever else cannot be written; forgetting it would run it again.
-        Outcome::Refused(refusal) | Outcome::RefusedAndRetrying(refusal)
-            if matches!(seen.reason, Reason::Complete | Reason::Failed) =>
-        {
+        Some(refusal) if matches!(seen.reason, Reason::Complete | Reason::Failed) => {
             stuck = stuck.or_else(|| refusal.waits_for_a_person().then_some(refusal));
-            (seen, None)
+            seen
         }
-        Outcome::Refused(refusal) | Outcome::RefusedAndRetrying(refusal) => (refusal, None),
-        Outcome::Retrying(message) => (seen, Some(message)),
-        Outcome::Fine => (seen, None),
+        Some(refusal) => refusal,
+        None => seen,
     };
     let stalled = stalled([&accepted, &resolved, &available], stuck.as_ref());
-    let reconciling = reconciling(&stalled, retrying, going_on);
+    let reconciling = reconciling(&stalled, retried, going_on);
     let ready = ready([&accepted, &resolved, &available, &healthy]);
     [
         (ConditionType::Accepted, accepted),
@@ -129,13 +130,14 @@ fn stalled(causes: [&Verdict; 3], stuck: Option<&Verdict>) -> Verdict {
     }
 }
 
-/// Never together with Stalled: tools that read both (kstatus) would wait for what cannot come.
-fn reconciling(stalled: &Verdict, retrying: Option<String>, going_on: Option<String>) -> Verdict {
-    match (stalled.truth, retrying, going_on) {
-        (Truth::True, ..) => Verdict::bad(Reason::Idle, "nothing goes on until a person acts; Stalled says why"),
-        (_, Some(message), _) => Verdict::good(Reason::ApplyRetrying, message),
-        (_, None, Some(message)) => Verdict::good(Reason::Progressing, message),
-        (_, None, None) => Verdict::bad(Reason::Idle, "nothing is going on"),
+/// Together with Stalled only while a write is tried again: it may be the one that stops the pods of an object that is
+/// refused. For what cannot come, tools that read both (kstatus) would wait otherwise.
+fn reconciling(stalled: &Verdict, retried: Option<String>, going_on: Option<String>) -> Verdict {
+    match (retried, stalled.truth, going_on) {
+        (Some(message), ..) => Verdict::good(Reason::ApplyRetrying, message),
+        (None, Truth::True, _) => Verdict::bad(Reason::Idle, "nothing goes on until a person acts; Stalled says why"),
+        (None, _, Some(message)) => Verdict::good(Reason::Progressing, message),
+        (None, _, None) => Verdict::bad(Reason::Idle, "nothing is going on"),
     }
 }
 
@@ -175,8 +177,12 @@ fn why(verdicts: &Verdicts, upstream: Option<String>) -> String {
     }
 }
 
-/// What may work the next time is tried again at least so often.
+/// The shortest pause before the next pass.
+const SOON: Duration = Duration::from_secs(1);
+/// What may work the next time is tried again at least so often, whatever else is refused for hours.
 const RETRY: Duration = Duration::from_secs(30);
+/// As above, for what is only refused.
+const REFUSED: Duration = Duration::from_mins(5);
 
 /// A write that failed is tried again after as long as it has been failing, within bounds: the pause doubles without
 /// a counter that an operator's restart would lose.
@@ -184,7 +190,6 @@ const RETRY: Duration = Duration::from_secs(30);
 struct Again {
     /// The condition that tells since when.
     since: ConditionType,
-    shortest: Duration,
     longest: Duration,
 }
 
@@ -192,32 +197,21 @@ struct Again {
 
 impl Again {
     fn after(outcome: &Outcome) -> Option<Self> {
-        let shortest = Duration::from_secs(1);
-        match outcome {
-            Outcome::Fine => None,
-            Outcome::Refused(_) => Some(Self {
-                since: ConditionType::Available,
-                shortest,
-                longest: Duration::from_mins(5),
-            }),
-            // What is refused for hours must not hold up what is not.
-            Outcome::RefusedAndRetrying(_) => Some(Self {
-                since: ConditionType::Available,
-                shortest,
-                longest: RETRY,
-            }),
-            // Reconciling may have been True for long before the write failed, so the bound is lower.
-            Outcome::Retrying(_) => Some(Self {
-                since: ConditionType::Reconciling,
-                shortest,
-                longest: RETRY,
-            }),
-        }
+        // Reconciling may have been True for long before the write failed, so the bound is lower.
+        let retried = outcome.retried.as_ref().map(|_| Self {
+            since: ConditionType::Reconciling,
+            longest: RETRY,
+        });
+        let refused = outcome.refused.as_ref().map(|_| Self {
+            since: ConditionType::Available,
+            longest: REFUSED,
+        });
+        retried.or(refused)
     }
 
     fn pause(self, status: &Status, now: Timestamp) -> Option<Duration> {
         let since = find(Some(status), self.since)?.last_transition_time.0;
         let failing = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-        Some(failing.clamp(self.shortest, self.longest))
+        Some(failing.clamp(SOON, self.longest))
     }
 }

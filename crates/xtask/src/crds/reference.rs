@@ -213,8 +213,8 @@ fn conditions(page: &mut String) {
     paragraph(
         page,
         "Both kinds carry all of these from the operator's first look on, in this order: the first bad one is the cause, and \
-         `status.why` repeats it. `Reconciling` and `Stalled` are never both True, so that tools which read them (kstatus, \
-         Flux, Argo CD) wait exactly as long as waiting can help. Stalled and Ready repeat the reason of the condition that \
+         `status.why` repeats it. `Reconciling` and `Stalled` are both True only while a write is tried again \
+         (`ApplyRetrying`), so that tools which read them (kstatus, Flux, Argo CD) wait exactly as long as waiting can help. Stalled and Ready repeat the reason of the condition that \
          they summarise.",
     );
     table(page, &["Condition", "True means", "Reasons of its own"]);

@@ -124,8 +124,64 @@ fn what_is_refused_for_long_does_not_hold_up_what_may_work_the_next_time() {
     let first = serving().then(|service| service.failing(ChildKind::Service, conflict()));
     let again = first.then(|service| service.failing(ChildKind::Deployment, retry));
     let later = again.publish_at(now() + jiff::SignedDuration::from_secs(4000));
-    assert_eq!(later.wake_after, Some(Duration::from_secs(30)));
+    assert_eq!(later.wake_after, Some(Duration::from_secs(1)));
     assert_eq!(told(&later.status, ConditionType::Available), "False/NameConflict");
+    assert_eq!(told(&later.status, ConditionType::Reconciling), "True/ApplyRetrying");
+}
+
+// Whoever stops a pipeline whose spec is wrong must learn why it runs on, and must not wait because it was wrong for days.
+#[test]
+fn a_write_that_is_tried_again_for_a_refused_object_is_told() {
+    let retry = || FailureKind::Retry {
+        message: "etcdserver: request timed out".to_owned(),
+    };
+    let mut stopping = serving();
+    stopping.plan.problems = vec![invalid("spec.port", "is wrong")];
+    let stopping = stopping.then(|service| service);
+    let seconds = |seconds| now() + jiff::SignedDuration::from_secs(seconds);
+    let quiet = stopping.publish_at(seconds(90_000));
+    assert_eq!(told(&quiet.status, ConditionType::Reconciling), "False/Idle");
+    assert_eq!(quiet.wake_after, None);
+
+    let mut failing = stopping.failing(ChildKind::Deployment, retry());
+    let first = failing.publish_at(seconds(90_000));
+    assert_eq!(told(&first.status, ConditionType::Stalled), "True/Invalid");
+    let reconciling = condition(&first.status, ConditionType::Reconciling);
+    assert_eq!(
+        (reconciling.status.as_str(), reconciling.reason.as_str()),
+        ("True", "ApplyRetrying")
+    );
+    assert!(
+        reconciling.message.contains("Deployment ttp-processor") && reconciling.message.contains("request timed out"),
+        "{}",
+        reconciling.message
+    );
+    assert_eq!(first.wake_after, Some(Duration::from_secs(1)), "from the failure on");
+    failing.object.status = Some(stored(first.status));
+    let pause = |failing: &Service, at| failing.publish_at(seconds(at)).wake_after.map(|pause| pause.as_secs());
+    assert_eq!(pause(&failing, 90_004), Some(4));
+    assert_eq!(pause(&failing, 99_000), Some(30));
+    // Obeyed at last, nothing goes on.
+    failing.applied.failures.clear();
+    let obeyed = failing.publish_at(seconds(99_000)).status;
+    assert_eq!(told(&obeyed, ConditionType::Reconciling), "False/Idle");
+}
+
+// What had to go before a revision can be made goes without a word; nobody would make the rest.
+#[test]
+fn a_plan_that_is_not_finished_is_followed_by_another_pass() {
+    let mut service = serving();
+    assert_eq!(service.publish().wake_after, None);
+    service.plan.present.clear();
+    service.plan.revision = None;
+    service.plan.unfinished = true;
+    let published = service.publish();
+    assert_eq!(published.wake_after, Some(Duration::from_secs(1)));
+    assert_eq!(
+        told(&published.status, ConditionType::Ready),
+        "True/Ready",
+        "what runs serves"
+    );
 }
 
 #[test]
