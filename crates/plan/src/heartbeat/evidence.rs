@@ -17,8 +17,8 @@ pub use self::plane::PlaneState;
 use super::{
     Heard, IdEvidence, Identity, ObjectEvidence, Sign, Tick,
     expect::{Expectation, ExpectedPod, Pace},
-    ids::Ids,
-    slot::Slot,
+    ids::{Ids, Search},
+    slot::{Arrival, Occupant, Slot},
     track::{Continuity, Presence, Track},
 };
 
@@ -51,7 +51,10 @@ struct Object {
     names: Vec<String>,
     is_shared: bool,
     slots: BTreeMap<String, Slot>,
-    addresses: BTreeSet<IpAddr>,
+    /// Every pod that lives, whether something is expected of it or not.
+    arrivals: BTreeMap<String, Arrival>,
+    /// When it was last looked at.
+    looked: Tick,
 }
 
 // === impl Turned ===
@@ -90,7 +93,7 @@ impl<O: Ord + Clone> Evidence<O> {
                 instance,
                 persistent,
                 identity,
-            } => self.plane.start(instance, persistent, identity),
+            } => self.plane.start(instance, persistent, identity, now),
             Heard::Service(service) => self.service(service, now, &mut turned),
             Heard::Removed { id } => self.removed(&id, now, &mut turned),
             Heard::Synced => self.synced(now, &mut turned),
@@ -111,14 +114,33 @@ impl<O: Ord + Clone> Evidence<O> {
             names,
             is_shared,
             ids,
+            live,
             published_stale,
+            published_unheard,
         } = expectation;
         self.unlist_addresses(&owner);
-        let mut before = self
-            .objects
-            .remove(&owner)
-            .map(|object| object.slots)
-            .unwrap_or_default();
+        let (mut before, known) = match self.objects.remove(&owner) {
+            Some(object) => (object.slots, Some((object.arrivals, object.looked))),
+            None => (BTreeMap::new(), None),
+        };
+        let arrivals: BTreeMap<String, Arrival> = live
+            .into_iter()
+            .map(|uid| {
+                let arrival = match &known {
+                    Some((arrivals, looked)) => arrivals.get(&uid).copied().unwrap_or(Arrival::Between {
+                        before: *looked,
+                        seen: now,
+                    }),
+                    None if published_unheard.is_empty() => Arrival::First,
+                    None => Arrival::Unheard(now),
+                };
+                (uid, arrival)
+            })
+            .collect();
+        let arrival = |pod: &ExpectedPod| {
+            let known = arrivals.get(&pod.uid).copied().filter(|_| is_shared);
+            known.unwrap_or(Arrival::First)
+        };
         before.retain(|id, _| {
             let kept = ids.contains_key(id);
             if !kept {
@@ -131,9 +153,16 @@ impl<O: Ord + Clone> Evidence<O> {
         for (id, pods) in ids {
             self.ids.want(&id, &owner);
             let track = self.ids.tracks.get(&id);
+            let pods = pods
+                .into_iter()
+                .map(|pod| Occupant {
+                    arrival: arrival(&pod),
+                    pod,
+                })
+                .collect();
             let slot = match before.remove(&id) {
                 Some(mut slot) => {
-                    slot.set_pods(pods, now);
+                    slot.set_pods(pods);
                     slot
                 }
                 None => Slot::new(pods, published_stale.contains(&id), track, pace, at),
@@ -150,8 +179,9 @@ impl<O: Ord + Clone> Evidence<O> {
             pace,
             names,
             is_shared,
-            addresses: pods().flat_map(|pod| pod.addresses.iter().copied()).collect(),
             slots,
+            arrivals,
+            looked: now,
         };
         self.objects.insert(owner.clone(), object);
         // Whoever expects something asks next.
@@ -277,26 +307,32 @@ impl<O: Ord + Clone> Evidence<O> {
     }
 
     fn refresh_one(&mut self, owner: &O, id: &str, turned: &mut Turned<O>) {
-        let Some(object) = self.objects.get_mut(owner) else {
-            return;
-        };
-        let footing = self.plane.footing(object.pace);
-        let Object {
-            names,
-            slots,
-            addresses,
-            is_shared,
-            ..
-        } = object;
-        let Some(slot) = slots.get_mut(id) else { return };
+        let Some(object) = self.objects.get(owner) else { return };
+        let Some(slot) = object.slots.get(id) else { return };
         let track = self.ids.tracks.get(id);
         let stranger = || {
-            let found = self.ids.stranger(&slot.addresses(), addresses, names)?;
-            Some(found.strip_prefix(ANONYMOUS).map_or(found, |_| "").to_owned())
+            let search = Search {
+                addresses: &slot.addresses(),
+                names: &object.names,
+                stale_after: object.pace.stale_after,
+                listened: self.plane.listened,
+            };
+            let is_claimed = |name: &str| {
+                let mut others = self.objects.iter().filter(|(other, _)| *other != owner);
+                others.any(|(_, other)| other.may_be(name))
+            };
+            let found = self.ids.stranger(&search, is_claimed)?;
+            Some(if found.starts_with(ANONYMOUS) {
+                String::new()
+            } else {
+                found
+            })
         };
-        let sign = slot.read(track, footing, *is_shared, &self.addresses, stranger);
+        let footing = self.plane.footing(object.pace);
+        let sign = slot.read(track, footing, object.is_shared, &self.addresses, stranger);
         let verified = track.and_then(|track| track.verified);
-        if slot.sign != sign || slot.verified != verified {
+        let slot = self.objects.get_mut(owner).and_then(|object| object.slots.get_mut(id));
+        if let Some(slot) = slot.filter(|slot| slot.sign != sign || slot.verified != verified) {
             slot.sign = sign;
             slot.verified = verified;
             turned.owners.insert(owner.clone());
@@ -343,5 +379,11 @@ impl Object {
         self.slots
             .values()
             .any(|slot| matches!(slot.sign, Sign::Absent | Sign::Undecided | Sign::Elsewhere { .. }))
+    }
+
+    /// Whether a stranger of that name may be one of its pods.
+    fn may_be(&self, name: &str) -> bool {
+        let is_unlooked_at = self.slots.is_empty() && !self.arrivals.is_empty();
+        self.names.iter().any(|own| own == name) && (is_unlooked_at || self.misses_somebody())
     }
 }

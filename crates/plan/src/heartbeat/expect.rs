@@ -14,10 +14,17 @@ use flowctl_api::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use crate::{Settings, env, pod::MAIN, validate::dialled};
+use crate::{Settings, env, pod::MAIN, status::published_verdict, validate::dialled};
 
 /// Without `staleAfterSeconds`: three intervals, and no less than this.
 const LEAST_STALE_AFTER: i32 = 30;
+
+/// Verdicts on who has not registered by what was heard.
+const UNHEARD: [Reason; 3] = [
+    Reason::WaitingForRegistration,
+    Reason::NotRegistered,
+    Reason::NeverRegistered,
+];
 
 /// What an object asks of which control plane.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +45,12 @@ pub struct Expectation {
     pub(super) is_shared: bool,
     /// Each id with the pods that should beat under it.
     pub(super) ids: BTreeMap<String, Vec<ExpectedPod>>,
+    /// The uids of all pods that live, whether something is expected of them or not.
+    pub(super) live: BTreeSet<String>,
     /// Ids that are published as silent: an operator that starts does not take them for healthy.
     pub(super) published_stale: BTreeSet<String>,
+    /// Ids that are published as not registered yet: what is registered when an operator starts may be another's.
+    pub(super) published_unheard: BTreeSet<String>,
 }
 
 /// How often an id should beat.
@@ -191,8 +202,10 @@ impl Asking<'_> {
                 },
                 names: vec![self.name.to_owned(), format!("{}.{}", self.namespace, self.name)],
                 is_shared: self.shared.is_some(),
+                live: live.iter().filter_map(|pod| pod.uid()).collect(),
+                published_stale: self.published_as(&ids, &[Reason::HeartbeatStale]),
+                published_unheard: self.published_as(&ids, &UNHEARD),
                 ids,
-                published_stale: self.published_stale(),
             },
         })
     }
@@ -218,15 +231,14 @@ impl Asking<'_> {
         }
     }
 
-    fn published_stale(&self) -> BTreeSet<String> {
-        let services = self
-            .status
-            .and_then(|status| status.heartbeat.as_ref())
-            .map_or(&[][..], |heartbeat| heartbeat.services.as_slice());
-        let stale = services
-            .iter()
-            .filter(|service| service.verdict == Reason::HeartbeatStale.as_str());
-        stale.map(|service| service.id.clone()).collect()
+    /// The ids that are published with one of these verdicts.
+    fn published_as(&self, ids: &BTreeMap<String, Vec<ExpectedPod>>, verdicts: &[Reason]) -> BTreeSet<String> {
+        let Some(heartbeat) = self.status.and_then(|status| status.heartbeat.as_ref()) else {
+            return BTreeSet::new();
+        };
+        let is_published =
+            |id: &&String| published_verdict(heartbeat, id).is_some_and(|verdict| verdicts.contains(&verdict));
+        ids.keys().filter(is_published).cloned().collect()
     }
 }
 

@@ -11,7 +11,7 @@ const LEAST: usize = 3;
 /// Ids whose pods are ready, counted over all objects of a control plane.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Count {
-    /// Known to be healthy until now.
+    /// Known to have beaten, and healthy until now.
     pub(super) healthy: usize,
     /// Of these, those that are late.
     pub(super) silent: usize,

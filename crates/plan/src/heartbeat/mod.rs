@@ -30,8 +30,9 @@ const SLACK: Duration = Duration::from_millis(500);
 const UNREACHABLE: Duration = Duration::from_secs(15);
 /// Silence of ids is counted in time that the control plane was listened to; between two words of it that is this at most.
 const GAP: Duration = Duration::from_secs(10);
-/// A new pod may have registered so long before its object was looked at.
-const HEAD_START: Duration = Duration::from_secs(30);
+/// So far the order of a pod's arrival and a registration may be told wrongly: what is read of pods and of the control plane
+/// lags. And so long a pod that ends may beat on.
+const DOUBT: Duration = Duration::from_secs(30);
 /// Ids that no object expects, at most: kept to find out who registers under another id than its own.
 const STRANGERS: usize = 16_384;
 /// Longer ids and names are nobody's.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    HEAD_START, LOOK, SLACK, Sign, Tick,
+    DOUBT, LOOK, SLACK, Sign, Tick,
     expect::{ExpectedPod, Pace},
     track::{Loss, Now, Presence, Track},
 };
@@ -19,7 +19,7 @@ const MOVES: u64 = 2;
 /// One id of one object.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
-    pods: Vec<Known>,
+    pods: Vec<Occupant>,
     standing: Standing,
     /// Moves that came before the standing.
     baseline: u64,
@@ -31,10 +31,25 @@ pub(super) struct Slot {
 
 /// A pod that should beat under the id.
 #[derive(Clone, Debug)]
-struct Known {
-    pod: ExpectedPod,
-    /// Since when it is expected in the place of another; `None`: since the beginning.
-    succeeds: Option<Tick>,
+pub(super) struct Occupant {
+    pub(super) pod: ExpectedPod,
+    pub(super) arrival: Arrival,
+}
+
+/// When a pod came. What was registered under a shared id before it is another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It was there when its object was looked at first, or no other pod ever had its id.
+    First,
+    /// It was there at that first look, and had not registered by what was published.
+    Unheard(Tick),
+    /// It came between two looks.
+    Between {
+        /// It was not there yet.
+        before: Tick,
+        /// It was there.
+        seen: Tick,
+    },
 }
 
 /// What was concluded last.
@@ -61,11 +76,11 @@ pub(super) enum Footing {
 
 impl Slot {
     /// `was_stale`: so it was published.
-    pub(super) fn new(pods: Vec<ExpectedPod>, was_stale: bool, track: Option<&Track>, pace: Pace, now: Now) -> Self {
+    pub(super) fn new(pods: Vec<Occupant>, was_stale: bool, track: Option<&Track>, pace: Pace, now: Now) -> Self {
         // What moved before anybody asked counts, unless that was long ago.
         let silent = track.filter(|track| was_stale || now.silence(track.silent_since) >= pace.stale_after);
         Self {
-            pods: pods.into_iter().map(|pod| Known { pod, succeeds: None }).collect(),
+            pods,
             standing: if was_stale {
                 Standing::Stale
             } else {
@@ -78,20 +93,9 @@ impl Slot {
         }
     }
 
-    /// Takes the pods as they are now. One that is new beside or instead of another must register for itself.
-    pub(super) fn set_pods(&mut self, pods: Vec<ExpectedPod>, tick: Tick) {
-        let before: BTreeMap<String, Option<Tick>> = self
-            .pods
-            .drain(..)
-            .map(|known| (known.pod.uid, known.succeeds))
-            .collect();
-        self.pods = pods
-            .into_iter()
-            .map(|pod| Known {
-                succeeds: before.get(&pod.uid).copied().unwrap_or(Some(tick)),
-                pod,
-            })
-            .collect();
+    /// Takes the pods as they are now.
+    pub(super) fn set_pods(&mut self, pods: Vec<Occupant>) {
+        self.pods = pods;
     }
 
     /// What runs elsewhere has no pod that could say no.
@@ -123,6 +127,13 @@ impl Slot {
 
     /// Believes signs of life.
     pub(super) fn see_moves(&mut self, track: &Track) {
+        if !self.is_own(track) {
+            // What another said is no word of this one; the next one that counts as its own is the second.
+            self.standing = Standing::Undecided;
+            self.baseline = track.moves.saturating_sub(MOVES - 1);
+            self.late_since = None;
+            return;
+        }
         let moves = track.moves.saturating_sub(self.baseline);
         let is_alive = track.presence == Presence::Registered && track.has_beaten && moves >= MOVES;
         if is_alive && self.standing != Standing::Fresh {
@@ -140,6 +151,15 @@ impl Slot {
         }
         let since = *self.late_since.get_or_insert(now.listened);
         self.is_presumed_healthy() && now.silence(since) >= LOOK
+    }
+
+    /// Whether it was heard to beat, by us or by the control plane before us, and has not been called silent since.
+    pub(super) fn is_known_healthy(&self, track: &Track) -> bool {
+        match self.standing {
+            Standing::Fresh => true,
+            Standing::Undecided => track.was_heard(),
+            Standing::Stale | Standing::Held => false,
+        }
     }
 
     /// Whether nothing speaks against it so far.
@@ -202,19 +222,14 @@ impl Slot {
         }
     }
 
-    /// Whether the registration can be of a pod that lives: one that was made before the pod that is there succeeded another
-    /// is that other one's, which may beat on.
-    fn is_own(&self, track: &Track) -> bool {
+    /// Whether the registration can be of a pod that lives: one that was made before the pod came is another's, which may
+    /// beat on.
+    pub(super) fn is_own(&self, track: &Track) -> bool {
         self.pods.is_empty()
-            || self.pods.iter().any(|known| {
-                let made = track.registered_tick.0.saturating_add(HEAD_START);
-                known.succeeds.is_none_or(|since| made >= since.0)
-                    || known
-                        .pod
-                        .addresses
-                        .iter()
-                        .any(|address| track.address == Some(*address))
-                    || track.pod_uid.as_ref() == Some(&known.pod.uid)
+            || self.pods.iter().any(|Occupant { pod, arrival }| {
+                arrival.allows(track)
+                    || pod.addresses.iter().any(|address| track.address == Some(*address))
+                    || track.pod_uid.as_ref() == Some(&pod.uid)
             })
     }
 
@@ -232,5 +247,29 @@ impl Slot {
         }
         let there = track.address.and_then(|address| others.get(&address));
         there.is_some_and(|uids| !uids.iter().any(is_ours))
+    }
+}
+
+// === impl Arrival ===
+
+impl Arrival {
+    /// Whether the registration can be of the pod.
+    fn allows(self, track: &Track) -> bool {
+        let (before, seen) = match self {
+            Arrival::First => return true,
+            Arrival::Unheard(seen) => (None, seen),
+            Arrival::Between { before, seen } => (Some(before), seen),
+        };
+        let made = track.registered_tick;
+        let is_later = |than: Tick| track.is_registered_then && made > than;
+        if is_later(seen) || before.is_some_and(|before| seen.since(before) < DOUBT && is_later(before)) {
+            return true;
+        }
+        let is_before = seen.since(made) >= DOUBT && before.is_some_and(|before| made <= before);
+        if track.tells_registration() && is_before {
+            return false;
+        }
+        // It cannot be told: who beats on is not who was there before.
+        track.moved_tick.since(seen) >= DOUBT
     }
 }

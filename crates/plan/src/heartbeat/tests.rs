@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{
-    Beat, Evidence, Heard, Mark, PlaneState, Reported, STRANGERS, Service, Sign, Tick, asked_by_pipeline,
-    asked_by_processor, expect::Asked,
+    Beat, Evidence, Heard, Identity, IdentityMode, Mark, PlaneState, Reported, STRANGERS, Service, Sign, Tick,
+    asked_by_pipeline, asked_by_processor, expect::Asked,
 };
 use crate::{Settings, observed::PodSecurity};
 
@@ -250,4 +250,172 @@ fn a_beat_that_repeats_turns_nobody() {
         }
     }
     assert_eq!(evidence.ages(at(601)).map(|(.., age)| age.as_secs()).max(), Some(1));
+}
+
+/// An object whose pods beat under these ids, and the control plane's words about them.
+struct Watched {
+    evidence: Evidence<&'static str>,
+    ids: Vec<String>,
+    second: u64,
+    turned: Vec<PlaneState>,
+}
+
+impl Watched {
+    /// Three healthy ids that are watched.
+    fn new() -> Self {
+        let pods: Vec<_> = (0..3)
+            .map(|number| pod(&format!("ttp-{number}"), None, json!({})))
+            .collect();
+        let asked = asked_by_processor(&processor(&json!({})), &pods, &settings()).unwrap();
+        let ids: Vec<String> = asked.expectation.ids.keys().cloned().collect();
+        let mut evidence = Evidence::new(at(0));
+        evidence.expect("ttp", asked.expectation, at(0));
+        let mut watched = Self {
+            evidence,
+            ids,
+            second: 0,
+            turned: Vec::new(),
+        };
+        watched.list(started(), 0, 3);
+        for _ in 0..12 {
+            watched.pass(5);
+            watched.beats(3);
+        }
+        watched.turned.clear();
+        watched
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let turned = self.evidence.hear(heard, at(self.second));
+        self.turned.extend(turned.plane);
+    }
+
+    /// So many of the ids are listed, and beat; `dialect` is part of the marks.
+    fn list(&mut self, started: Heard, dialect: i64, ids: usize) {
+        self.hear(started);
+        for index in 0..ids {
+            let listed = Service {
+                beat: Some(self.mark(index, dialect)),
+                ..service(&self.ids[index])
+            };
+            self.hear(Heard::Service(listed));
+        }
+        self.hear(Heard::Synced);
+    }
+
+    /// The first so many beat; the last of the three beats for a minute only.
+    fn beats(&mut self, ids: usize) {
+        let beats = (0..ids).map(|index| Beat {
+            id: self.ids[index].clone(),
+            mark: self.mark(index, 0),
+            verified: None,
+        });
+        let beats = beats.collect();
+        self.hear(Heard::Beats(beats));
+    }
+
+    fn mark(&self, index: usize, dialect: i64) -> Mark {
+        let second = if index == 2 { self.second.min(60) } else { self.second };
+        Mark(1_000 + 10 * i64::try_from(second).unwrap() + dialect)
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.second += 1;
+            let turned = self.evidence.pass_time(at(self.second));
+            self.turned.extend(turned.plane);
+        }
+    }
+
+    fn sign(&self, index: usize) -> Sign {
+        self.evidence.of(&"ttp", at(self.second)).ids[index].sign.clone()
+    }
+}
+
+fn listed() -> Heard {
+    Heard::Started {
+        instance: None,
+        persistent: false,
+        identity: None,
+    }
+}
+
+// A server whose stream is refused for a while is listed instead. It is no other process for that: nothing was lost, nobody
+// moved, and whom it believes is as it was.
+#[test]
+fn a_server_that_is_listed_for_a_while_is_the_same() {
+    let mut watched = Watched::new();
+    let asks = |instance: &str| Heard::Started {
+        instance: Some(instance.to_owned()),
+        persistent: false,
+        identity: Some(Identity {
+            mode: IdentityMode::Permissive,
+            audience: Some("flowctl".to_owned()),
+        }),
+    };
+    watched.list(asks("a"), 0, 3);
+    for _ in 0..12 {
+        watched.pass(5);
+        watched.beats(2);
+    }
+    assert_eq!(watched.sign(2), Sign::Stale);
+    watched.turned.clear();
+    for _ in 0..4 {
+        watched.pass(5);
+        watched.list(listed(), 1, 3);
+        assert!(watched.evidence.identity().is_some(), "a list tells of no identities");
+        watched.pass(5);
+        watched.list(listed(), 1, 3);
+        watched.pass(5);
+        watched.list(asks("a"), 0, 3);
+        watched.pass(5);
+        watched.beats(3);
+        assert_eq!(watched.sign(2), Sign::Stale, "its marks are only written otherwise");
+    }
+    assert!(matches!(watched.sign(0), Sign::Fresh { .. }), "{:?}", watched.sign(0));
+    // One registration that is gone is one.
+    watched.pass(5);
+    watched.list(listed(), 1, 2);
+    assert_eq!(watched.turned, []);
+    // Another process is another, whatever came between.
+    watched.pass(5);
+    watched.list(asks("b"), 0, 1);
+    assert_eq!(watched.turned, [PlaneState::Reset]);
+}
+
+// A proxy that cuts streams every few seconds must not hide who is silent.
+#[test]
+fn silence_grows_on_a_stream_that_is_cut() {
+    for is_complete in [true, false] {
+        let mut watched = Watched::new();
+        for _ in 0..10 {
+            watched.pass(4);
+            watched.hear(Heard::Lost {
+                message: "cut".to_owned(),
+            });
+            watched.pass(1);
+            if is_complete {
+                watched.list(started(), 0, 3);
+            } else {
+                watched.hear(started());
+            }
+        }
+        let told = watched.sign(2);
+        assert_eq!(told == Sign::Stale, is_complete, "{told:?}");
+        assert_eq!(matches!(watched.sign(0), Sign::Fresh { .. }), is_complete);
+    }
+}
+
+// What beat while the stream was cut was not silent for that time.
+#[test]
+fn who_beats_while_the_stream_is_cut_is_not_silent() {
+    let mut watched = Watched::new();
+    for _ in 0..20 {
+        watched.hear(Heard::Lost {
+            message: "cut".to_owned(),
+        });
+        watched.pass(9);
+        watched.list(started(), 0, 3);
+        assert!(matches!(watched.sign(0), Sign::Fresh { .. }), "{:?}", watched.sign(0));
+    }
 }

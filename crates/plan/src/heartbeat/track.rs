@@ -4,9 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{LONGEST, Mark, Reported, Service, Tick};
 
-/// A report of UNHEALTHY that comes after so long a silence is taken for an expiry by a server that writes the one over the
-/// other.
-const LATCHED_AFTER: Duration = Duration::from_secs(15);
+/// A report of UNHEALTHY that comes with a beat after so long a silence may be an expiry: the Go server writes the one over
+/// the other after 30 s, and a beat is seen up to a poll late.
+const LATCHED_AFTER: Duration = Duration::from_secs(24);
 
 /// When something is heard.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +42,12 @@ pub(super) struct Track {
     pub(super) presence: Presence,
     registered_at: Option<Mark>,
     beat: Option<Mark>,
-    /// When the registration was first heard of.
+    /// When the registration was heard of.
     pub(super) registered_tick: Tick,
+    /// Whether it was made just then; otherwise it may be of any age.
+    pub(super) is_registered_then: bool,
+    /// Whether some object expected it once.
+    pub(super) was_expected: bool,
     /// How often it moved: beats, and registrations that were made while we listened.
     pub(super) moves: u64,
     /// Whether it has beaten since it registered.
@@ -54,6 +58,8 @@ pub(super) struct Track {
     pub(super) moved_tick: Tick,
     reported: Reported,
     belief: Belief,
+    /// Whether its beats are known to say how it is: then what one leaves as it was is said again.
+    speaks: bool,
     /// The list that named it last.
     pub(super) named_in: u64,
 }
@@ -119,12 +125,15 @@ impl Track {
             registered_at: service.registered_at,
             beat: service.beat,
             registered_tick: now.tick,
+            is_registered_then: now.continuity != Continuity::First,
+            was_expected: false,
             moves,
             has_beaten,
             silent_since: now.listened,
             moved_tick: now.tick,
             reported: service.reported,
             belief,
+            speaks: is_said_only(service.reported),
             named_in: list,
         }
     }
@@ -144,6 +153,7 @@ impl Track {
             verified,
         };
         let mut track = Self::new(service, now, list);
+        track.is_registered_then = false;
         track.beat(mark, verified, now);
         track
     }
@@ -152,8 +162,10 @@ impl Track {
     pub(super) fn update(&mut self, service: Service, now: Now, list: u64) {
         let before = now.silence(self.silent_since);
         let was_there = self.presence == Presence::Registered;
-        // Of an id that was heard to beat before, this is only learned now.
-        let is_new = self.registered_at.is_some() && self.registered_at != service.registered_at;
+        // Of an id that was heard to beat before, this is only learned now; and what one dialect tells, another may not.
+        let is_new = self.registered_at.is_some()
+            && service.registered_at.is_some()
+            && self.registered_at != service.registered_at;
         let tells_beat = has_beaten(&service);
         let is_moved =
             service.beat.is_some() && self.beat != service.beat && (tells_beat || service.registered_at.is_none());
@@ -162,6 +174,7 @@ impl Track {
         let counts = now.continuity == Continuity::Unbroken;
         if is_new {
             self.registered_tick = now.tick;
+            self.is_registered_then = true;
             self.has_beaten = has_beat;
             self.moves += u64::from(now.continuity != Continuity::First);
         }
@@ -175,14 +188,17 @@ impl Track {
         if (is_new && now.continuity != Continuity::First) || (is_moved && counts) {
             self.moved_tick = now.tick;
         }
+        self.speaks = is_said_only(service.reported) || (!is_new && (self.speaks || self.is_taken_back(&service)));
+        let says = is_moved && counts && self.speaks;
         self.belief = match (service.expired, service.reported) {
+            (None, Reported::Unhealthy) if says => Belief::Said,
             (None, Reported::Unhealthy) if self.reported == Reported::Unhealthy && !is_new => self.belief,
             (None, Reported::Unhealthy) if !counts => Belief::Doubtful,
             (None, Reported::Unhealthy) if !is_moved || before >= LATCHED_AFTER => Belief::Latched,
             _ => Belief::Said,
         };
         self.reported = service.reported;
-        self.registered_at = service.registered_at;
+        self.registered_at = service.registered_at.or(self.registered_at);
         self.beat = service.beat;
         self.component_id = clipped(service.component_id);
         self.name = clipped(service.name);
@@ -210,11 +226,22 @@ impl Track {
         self.moved_tick = now.tick;
     }
 
+    /// Whether a beat took UNHEALTHY back: one that says nothing leaves it.
+    fn is_taken_back(&self, service: &Service) -> bool {
+        self.reported == Reported::Unhealthy && service.reported == Reported::Healthy
+    }
+
     /// It is no longer registered.
     pub(super) fn lose(&mut self, loss: Loss, tick: Tick) {
         if self.presence == Presence::Registered {
             self.presence = Presence::Gone(loss, tick);
         }
+    }
+
+    /// Whether it is known to have beaten, or may have before anything was heard.
+    pub(super) fn was_heard(&self) -> bool {
+        let may_have = self.registered_at.is_none() && self.beat.is_some() && !self.is_registered_then;
+        self.has_beaten || may_have
     }
 
     /// What it reports, as far as that can be believed, and whether it is doubtful.
@@ -226,9 +253,22 @@ impl Track {
         }
     }
 
+    /// Whether the server tells of registrations.
+    pub(super) fn tells_registration(&self) -> bool {
+        self.registered_at.is_some()
+    }
+
     /// Whether the id was registered when that mark was heard of.
     pub(super) fn is_registered_as(&self, mark: Option<Mark>) -> bool {
         self.registered_at == mark
+    }
+}
+
+/// Whether neither a registration nor an expiry makes a server tell that, but the component alone.
+fn is_said_only(reported: Reported) -> bool {
+    match reported {
+        Reported::Starting | Reported::Degraded | Reported::Stopping => true,
+        Reported::Unspecified | Reported::Unknown | Reported::Healthy | Reported::Unhealthy => false,
     }
 }
 

@@ -2,6 +2,7 @@
 //! stands as long as too little was heard; nothing here may move with time alone, so the instants in messages are taken from
 //! what was published where the verdict is the same.
 
+mod published;
 mod table;
 mod words;
 
@@ -17,6 +18,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
+pub(crate) use self::published::verdict as published_verdict;
 use self::table::{Age, Asked, Kube, Row, Standing};
 use super::{
     conditions::whole_seconds,
@@ -301,7 +303,10 @@ impl Scene<'_> {
             published: published.as_ref(),
         });
         let settles = pod.and_then(|pod| pods::settles(pod, self.place));
-        let waits = matches!(row.reason, Reason::WaitingForRegistration | Reason::Starting) && kube == Kube::Ready;
+        let waits = matches!(
+            row.reason,
+            Reason::WaitingForRegistration | Reason::Starting | Reason::IdentityNotHonoured
+        ) && kube == Kube::Ready;
         Judged {
             name,
             row,
@@ -365,28 +370,9 @@ impl Scene<'_> {
         }
     }
 
-    /// What was published of an id. One that found no place in the list was no worse than those that did.
+    /// What was published of an id.
     fn published_of(&self, id: &str) -> Option<ServiceStatus> {
-        let heartbeat = self.published?.heartbeat.as_ref()?;
-        let listed = heartbeat.services.iter().find(|service| service.id == id);
-        listed.cloned().or_else(|| {
-            let last = heartbeat
-                .services
-                .last()
-                .filter(|_| heartbeat.services.len() >= LISTED)?;
-            let fresh = heartbeat.services.iter().filter(|service| is_fresh(service)).count();
-            let unlisted = heartbeat.expected.saturating_sub(number(heartbeat.services.len()));
-            let verdict = if heartbeat.fresh.saturating_sub(number(fresh)) >= unlisted {
-                Reason::HeartbeatFresh.as_str().to_owned()
-            } else {
-                last.verdict.clone()
-            };
-            (unlisted > 0).then(|| ServiceStatus {
-                id: id.to_owned(),
-                verdict,
-                ..last.clone()
-            })
-        })
+        published::of(self.published?.heartbeat.as_ref()?, id)
     }
 
     /// What is left of the time in which nothing needs to be heard.

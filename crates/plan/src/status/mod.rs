@@ -34,6 +34,7 @@ use flowctl_api::{
 };
 use kube::ResourceExt;
 
+pub(crate) use self::health::published_verdict;
 use self::{
     health::{Health, Scene},
     pods::Place,

@@ -21,7 +21,7 @@ impl<O: Ord + Clone> Evidence<O> {
         let is_wanted = self.ids.is_wanted(&id);
         match self.ids.tracks.get_mut(&id) {
             Some(track) => {
-                let is_anew = !track.is_registered_as(service.registered_at);
+                let is_anew = service.registered_at.is_some() && !track.is_registered_as(service.registered_at);
                 let moved = track.moves;
                 track.update(service, at, list);
                 if is_wanted
@@ -68,6 +68,7 @@ impl<O: Ord + Clone> Evidence<O> {
         let Some(listing) = self.plane.listing.take() else {
             return;
         };
+        self.plane.listened += listing.gap;
         if !self.plane.has_synced {
             self.plane.has_synced = true;
             self.come_back(turned);

@@ -43,13 +43,18 @@ pub(super) struct Plane {
     pub(super) firm_since: Duration,
     /// What went wrong last, if nothing was heard since.
     pub(super) lost: Option<String>,
-    pub(super) instance: Option<String>,
+    /// The last process of the server that named itself.
+    instance: Option<String>,
+    /// Whether the server named itself when it was last heard.
+    is_named: bool,
     pub(super) identity: Option<Identity>,
     pub(super) has_synced: bool,
     pub(super) listing: Option<Listing>,
     /// Number of the list that is being read, or was read last.
     pub(super) list: u64,
     pub(super) reset_at: Option<Tick>,
+    /// Since when it is suspected, while it is.
+    pub(super) suspected: Option<Tick>,
 }
 
 /// A list that is being read.
@@ -60,6 +65,9 @@ pub(super) struct Listing {
     pub(super) is_blank: bool,
     /// Expected services that registered anew since the last list.
     pub(super) registered_anew: usize,
+    /// The short time without a connection that the list makes good: it tells what was missed of the same process. It counts
+    /// as listened to when the list is whole.
+    pub(super) gap: Duration,
 }
 
 // === impl Plane ===
@@ -74,11 +82,13 @@ impl Plane {
             firm_since: Duration::ZERO,
             lost: None,
             instance: None,
+            is_named: false,
             identity: None,
             has_synced: false,
             listing: None,
             list: 0,
             reset_at: None,
+            suspected: None,
         }
     }
 
@@ -106,23 +116,34 @@ impl Plane {
         }
     }
 
-    pub(super) fn start(&mut self, instance: Option<String>, persistent: bool, identity: Option<Identity>) {
-        let is_another = self.instance.is_some() && instance != self.instance;
-        let is_same = self.instance.is_some() && instance == self.instance;
+    pub(super) fn start(&mut self, instance: Option<String>, persistent: bool, identity: Option<Identity>, now: Tick) {
+        let is_another = instance.is_some() && self.instance.is_some() && instance != self.instance;
+        let is_same = instance.is_some() && instance == self.instance;
+        // A watch and a list of the same server mark the same beat differently.
+        let is_other_dialect = instance.is_some() != self.is_named;
         let continuity = if !self.has_synced {
             Continuity::First
-        } else if is_another || (!self.is_in_touch() && !is_same) {
+        } else if is_another || is_other_dialect || (!self.is_in_touch() && !is_same) {
             Continuity::Resumed
         } else {
             Continuity::Unbroken
         };
+        let away = now.since(self.heard);
+        let is_made_good = is_same && continuity == Continuity::Unbroken && !self.is_in_touch() && away <= GAP;
         self.listing = Some(Listing {
             continuity,
             is_blank: is_another && !persistent,
             registered_anew: 0,
+            gap: if is_made_good { away } else { Duration::ZERO },
         });
-        self.instance = instance;
-        self.identity = identity;
+        self.is_named = instance.is_some();
+        // A list tells neither.
+        if instance.is_some() {
+            self.instance = instance;
+            self.identity = identity;
+        } else if identity.is_some() {
+            self.identity = identity;
+        }
         self.list += 1;
     }
 
@@ -143,7 +164,7 @@ impl Plane {
     pub(super) fn now(&self, tick: Tick, continuity: Continuity) -> Now {
         Now {
             tick,
-            listened: self.listened,
+            listened: self.listened + self.listing.map_or(Duration::ZERO, |listing| listing.gap),
             continuity,
         }
     }

@@ -13,6 +13,10 @@ use super::{
     Evidence, Object, PlaneState, Turned,
 };
 
+/// A control plane that hears somebody is doubted for so long at most: then it is believed about the others.
+const DOUBTED: Duration = Duration::from_mins(10);
+/// Somebody was heard, if that was no longer ago than this: the longest interval between two heartbeats, and a little.
+const HEARD: Duration = Duration::from_secs(75);
 /// A reset is told of until everybody is back, and for so long at most.
 const RESET: Duration = Duration::from_secs(60);
 
@@ -33,7 +37,7 @@ impl<O: Ord + Clone> Evidence<O> {
             self.plane.state = state;
         }
         if self.objects.values().any(Object::misses_somebody) {
-            self.ids.index();
+            self.ids.index(self.plane.listened);
         }
         let owners: Vec<O> = self.objects.keys().cloned().collect();
         for owner in &owners {
@@ -52,7 +56,7 @@ impl<O: Ord + Clone> Evidence<O> {
         for (owner, object) in &mut self.objects {
             for (id, slot) in &mut object.slots {
                 let Some(track) = self.ids.tracks.get(id) else { continue };
-                if track.presence != Presence::Registered {
+                if track.presence != Presence::Registered || !slot.is_own(track) {
                     continue;
                 }
                 slot.see_moves(track);
@@ -62,11 +66,11 @@ impl<O: Ord + Clone> Evidence<O> {
                     count.healthy += usize::from(counts);
                     count.silent += usize::from(counts);
                 }
-                if slot.is_presumed_healthy() {
-                    let is_silent = is_late(at.silence(track.silent_since), object.pace);
-                    if is_silent {
-                        late.push((owner.clone(), id.clone()));
-                    }
+                let is_silent = is_late(at.silence(track.silent_since), object.pace);
+                if slot.is_presumed_healthy() && is_silent {
+                    late.push((owner.clone(), id.clone()));
+                }
+                if slot.is_known_healthy(track) {
                     count.healthy += usize::from(counts);
                     count.silent += usize::from(counts && is_silent);
                 }
@@ -77,7 +81,12 @@ impl<O: Ord + Clone> Evidence<O> {
         }
         let was_suspect = matches!(self.plane.state, PlaneState::Suspect { .. });
         let is_suspect = count.is_suspicious() && (was_suspect || !due.is_empty());
-        if is_suspect {
+        let suspected = self.plane.suspected.filter(|_| was_suspect).unwrap_or(now);
+        self.plane.suspected = is_suspect.then_some(suspected);
+        let is_over = now.since(suspected) >= DOUBTED && self.hears_somebody(now);
+        if is_suspect && is_over {
+            due.append(&mut held);
+        } else if is_suspect {
             for (owner, id) in if was_suspect { &due } else { &late } {
                 self.with_slot(owner, id, Slot::hold);
             }
@@ -104,6 +113,15 @@ impl<O: Ord + Clone> Evidence<O> {
         }
         self.plane.reset_at = None;
         PlaneState::Good
+    }
+
+    /// Whether anybody at all gave a sign of life lately.
+    fn hears_somebody(&self, now: Tick) -> bool {
+        let mut tracks = self.ids.tracks.values();
+        tracks.any(|track| {
+            let is_there = track.presence == Presence::Registered;
+            is_there && track.moves > 0 && now.since(track.moved_tick) < HEARD
+        })
     }
 }
 

@@ -71,6 +71,7 @@ pub(super) fn judge(asked: Asked<'_>) -> Row {
         (Kube::Ready, Sign::Stale) => unhealthy(Reason::HeartbeatStale),
         (Kube::Ready, Sign::Absent) => absent(asked, was),
         (Kube::Ready, Sign::OfPredecessor) => never_registered(asked),
+        (Kube::Ready, Sign::Elsewhere { .. }) if asked.age == Age::InGrace => uncounted(Reason::IdentityNotHonoured),
         (Kube::Ready, Sign::Elsewhere { .. } | Sign::UsedByAnother) => unknown(Reason::IdentityNotHonoured),
         (Kube::Ready, Sign::Unreachable) => unknown(Reason::ControlPlaneUnreachable),
         (Kube::Ready, Sign::Reset) => unknown(Reason::RegistryReset),

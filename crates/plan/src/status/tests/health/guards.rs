@@ -297,3 +297,55 @@ fn a_short_break_is_not_told() {
         }
     }
 }
+
+// Nobody who never beat can have fallen silent: three new pods that register and hang would pass for a control plane that fails.
+#[test]
+fn who_never_beat_casts_no_suspicion() {
+    for dialect in BOTH {
+        let mut world = World::new(dialect);
+        for pod in &mut world.add("ttp", 3, json!({})).pods {
+            pod.client.is_mute = true;
+        }
+        world.until("ttp", "False/HeartbeatStale", 75);
+        assert!(!world.planes.iter().any(is_suspected), "{:?}", world.planes);
+    }
+}
+
+// Replicas that hang on the same ledger fall silent together. A control plane that goes on to hear others is right about them in
+// the end; one that hears nobody is not believed, however long it takes.
+#[test]
+fn suspicion_ends_when_others_are_heard_for_long() {
+    for dialect in BOTH {
+        for hears_others in [true, false] {
+            let mut world = World::new(dialect);
+            world.add("other", 1, json!({"policy": "Off"}));
+            world.add("ttp", 3, json!({}));
+            world.until("ttp", "True/HeartbeatFresh", 40);
+            world.run(INTERVAL);
+            world.of("other").pods[0].client.is_stopped = !hears_others;
+            for pod in &mut world.of("ttp").pods {
+                pod.client.is_stopped = true;
+            }
+            world.until("ttp", "Unknown/ControlPlaneSuspect", 45);
+            for _ in 0..595 {
+                world.run(1);
+                assert_eq!(world.healthy("ttp"), "Unknown/ControlPlaneSuspect");
+            }
+            if hears_others {
+                world.until("ttp", "False/HeartbeatStale", 10);
+                assert_eq!(world.planes.last(), Some(&PlaneState::Good));
+                world.is_quiet_for(1_200);
+                for pod in &mut world.of("ttp").pods {
+                    pod.client.is_stopped = false;
+                }
+                world.until("ttp", "True/HeartbeatFresh", 2 * INTERVAL + 10);
+            } else {
+                world.is_quiet_for(1_200);
+            }
+        }
+    }
+}
+
+fn is_suspected(state: &PlaneState) -> bool {
+    matches!(state, PlaneState::Suspect { .. })
+}

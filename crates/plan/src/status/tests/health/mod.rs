@@ -2,7 +2,9 @@
 //! of the real clients and servers that concerns evidence.
 
 mod guards;
+mod identities;
 mod properties;
+mod reports;
 mod steps;
 mod table;
 mod world;

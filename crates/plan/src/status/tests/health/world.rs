@@ -48,6 +48,8 @@ pub(super) struct Client {
     pub(super) is_mute: bool,
     /// Whether it registers again when it is not known; the Go SDK does not.
     pub(super) is_persistent: bool,
+    /// Seconds between two heartbeats.
+    pub(super) interval: u64,
     is_registered: bool,
     next: u64,
 }
@@ -162,6 +164,7 @@ impl World {
                 is_stopped: false,
                 is_mute: false,
                 is_persistent: true,
+                interval: INTERVAL,
                 is_registered: false,
                 next: self.second + 1 + self.serial % INTERVAL,
             },
@@ -182,6 +185,27 @@ impl World {
         let managed = self.of(name);
         managed.pods[index] = pod;
         managed.dirty = true;
+    }
+
+    /// Its author changed it.
+    pub(super) fn touch(&mut self, name: &str) {
+        self.of(name).dirty = true;
+    }
+
+    /// All pods go: gives them, as they were.
+    pub(super) fn leave(&mut self, name: &str) -> Vec<PodSim> {
+        let managed = self.of(name);
+        managed.dirty = true;
+        std::mem::take(&mut managed.pods)
+    }
+
+    /// Another pod comes.
+    pub(super) fn arrive(&mut self, name: &str) -> &mut PodSim {
+        let pod = self.pod(name);
+        let managed = self.of(name);
+        managed.dirty = true;
+        managed.pods.push(pod);
+        managed.pods.last_mut().unwrap()
     }
 
     /// The main container of a pod crashes again and again.
@@ -372,7 +396,7 @@ impl World {
                 if client.is_stopped || second < client.next {
                     continue;
                 }
-                client.next = second + INTERVAL;
+                client.next = second + client.interval;
                 if !self.is_reachable {
                     continue;
                 }
