@@ -200,11 +200,16 @@ fn a_file_that_was_made_before_its_revision_is_not_believed() {
         let hash = revision_of(&place, "stream").await?;
         operator.stop().await?;
         let file = |name: &str| format!("{name}-{hash}");
-        for (name, immutable) in [("fixed", true), ("open", false)] {
+        let signs = json!({"app.kubernetes.io/managed-by": "flowctl-operator"});
+        // The last one is in no watch of ours.
+        for (name, immutable, labels) in [
+            ("fixed", true, &signs),
+            ("open", false, &signs),
+            ("unseen", true, &json!({})),
+        ] {
             let object = place.apply(same("stream", name)).await?;
             let owner = json!({"apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "name": name,
                 "uid": object.uid(), "controller": true});
-            let labels = json!({"app.kubernetes.io/managed-by": "flowctl-operator"});
             place
                 .apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "immutable": immutable,
                     "data": {"pipeline.yaml": "forged: yes"},
@@ -212,13 +217,29 @@ fn a_file_that_was_made_before_its_revision_is_not_believed() {
                 .await?;
         }
         let operator = place.operator().await?;
-        for name in ["fixed", "open"] {
+        let why = place
+            .condition::<Pipeline>("unseen", "Available", "False", "ApplyFailed")
+            .await?
+            .why;
+        assert!(why.contains(&file("unseen")) && why.contains("remove it"), "{why}");
+        let workload = place.api::<Deployment>().get_opt("unseen-pipeline").await;
+        assert!(
+            workload.map_err(Error::kube("read the Deployment"))?.is_none(),
+            "nothing runs it"
+        );
+        place.delete::<ConfigMap>(&file("unseen")).await?;
+        for name in ["fixed", "open", "unseen"] {
             place.ready::<Pipeline>(name).await?;
-            let writes = place.child_writes()?;
+        }
+        place.settled().await?;
+        let writes = place.child_writes()?;
+        for name in ["fixed", "open"] {
             let at = |write: String| writes.iter().position(|one| *one == write);
             let removed = at(format!("delete configmaps {}", file(name)));
             let run = at(format!("patch deployments {name}-pipeline"));
             assert!(removed.is_some() && removed < run, "it was run: {writes:?}");
+        }
+        for name in ["fixed", "open", "unseen"] {
             let live: ConfigMap = place.get(&file(name)).await?;
             let text = live
                 .data
