@@ -1,20 +1,25 @@
 //! Makes a plan true, in order: what must exist first, then what must not. After the failure of something that a
-//! workload needs nothing more is written; other failures are gathered, and nothing is deleted. A request is sent only for what differs from the live child; an object that we do not know is read before it is
+//! workload needs, or one that took long, nothing more is written; other failures are gathered, and nothing is deleted. A request is sent only for what differs from the live child; an object that we do not know is read before it is
 //! touched, and one that is not ours is never touched. It does not decide what is wanted, and never reads back.
 
 use flowctl_api::{ExternalProcessor, Pipeline, Status, labels};
 use flowctl_plan::{Applied, Child, ChildKind, ChildRef, Children, Failure, FailureKind, Plan, compare};
 use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     child::{ChildType, find, put, with_child_type},
     fights::{Reason, conflict},
+    lane::SLOW,
     ownership::{Master, Owner},
     reconcile::Context,
     subject::SubjectKind,
     write::{Addressable, Error, Force},
 };
+
+/// In the place of the hash of what is wanted, for a child that is not.
+const DELETED: &str = "deleted";
 
 /// How long the object that we work for has been there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +51,7 @@ enum Known {
 enum Failed {
     /// The others are worth a try.
     Child(FailureKind),
-    /// As [`Failed::Child`], a while ago: it was not sent again.
+    /// As [`Failed::Child`], a while ago: nothing is sent for now.
     Still(FailureKind),
     /// The apiserver gives no answers, or may not be asked.
     Everything(FailureKind),
@@ -74,8 +79,9 @@ pub(crate) async fn apply(
         },
     };
     for child in &plan.present {
+        let begun = Instant::now();
         let ensured = with_child_type!(child.id.kind, K => application.ensure::<K>(child).await);
-        if application.must_stop(&child.id, ensured) {
+        if application.must_stop(&child.id, ensured, begun) {
             return application.end();
         }
     }
@@ -84,8 +90,9 @@ pub(crate) async fn apply(
         return application.end();
     }
     for id in &plan.absent {
+        let begun = Instant::now();
         let removed = with_child_type!(id.kind, K => application.remove::<K>(id).await);
-        if application.must_stop(id, removed) {
+        if application.must_stop(id, removed, begun) {
             break;
         }
     }
@@ -100,7 +107,8 @@ impl Application<'_> {
         if let Some(live) = find::<K>(&self.children, &wanted.id.name) {
             return self.correct(&wanted, &*live).await;
         }
-        self.may_be_sent(&wanted)?;
+        self.may_be_mended(&wanted, || "deleting it, or taking its labels away".to_owned())?;
+        self.may_be_sent(&wanted.id, seal(&wanted.body))?;
         // Not in the cache: not there, not there yet, or not ours.
         let read = self
             .context
@@ -140,7 +148,8 @@ impl Application<'_> {
         if self.context.unmoved.knows(uid, seal, version) {
             return Ok(());
         }
-        self.may_be_sent(wanted)?;
+        self.may_be_mended(wanted, || format!("changing {} back", difference.path))?;
+        self.may_be_sent(&wanted.id, seal)?;
         // Not the values: an environment may hold what its author should have put into a Secret.
         tracing::info!(child = %wanted.id, field = difference.path, "writing a child that differs");
         let body = with_uid(&wanted.body, uid);
@@ -156,7 +165,7 @@ impl Application<'_> {
             if named.is_some() && force == Force::No {
                 fights.refused(uid, seal);
             }
-            self.refused(wanted, named.or_else(|| unlike(wanted, &error)), error)
+            self.refused(&wanted.id, seal, named.or_else(|| unlike(wanted, &error)), error)
         })?;
         self.context.refusals.taken(&self.master.uid, &wanted.id);
         let stayed = answer.meta().resource_version.as_deref() == Some(version);
@@ -164,7 +173,9 @@ impl Application<'_> {
             tracing::info!(child = %wanted.id, field = difference.path, "the apiserver keeps it otherwise");
             self.context.unmoved.stayed(uid, seal, version);
         } else {
-            fights.wrote(uid, seal, if seal == last { Reason::Drift } else { Reason::News });
+            let reason = if seal == last { Reason::Drift } else { Reason::News };
+            fights.wrote(uid, seal, reason);
+            fights.mends.wrote(&self.master.uid, &wanted.id, seal, reason);
         }
         self.keep(answer);
         Ok(())
@@ -201,7 +212,7 @@ impl Application<'_> {
 
     async fn create<K: ChildType>(&mut self, wanted: &Child) -> Result<(), Failed> {
         tracing::info!(child = %wanted.id, "creating a child");
-        let (namespace, name) = (&self.master.namespace, &wanted.id.name);
+        let (namespace, name, seal) = (&self.master.namespace, &wanted.id.name, seal(&wanted.body));
         let answer = if wanted.id.kind.write_once() {
             self.context.writer.create::<K>(namespace, &wanted.body).await
         } else {
@@ -211,31 +222,46 @@ impl Application<'_> {
                 .await
         };
         // A conflict: somebody made it since we looked, and the next pass reads whose it is.
-        let answer = answer.map_err(|error| self.refused(wanted, None, error))?;
-        self.context.refusals.taken(&self.master.uid, &wanted.id);
+        let answer = answer.map_err(|error| self.refused(&wanted.id, seal, None, error))?;
+        let Context { refusals, fights, .. } = self.context;
+        refusals.taken(&self.master.uid, &wanted.id);
+        fights.mends.wrote(&self.master.uid, &wanted.id, seal, Reason::News);
         self.keep(answer);
         Ok(())
     }
 
+    /// Not while it is left as it is because somebody undoes it again and again: in these words.
+    fn may_be_mended(&self, wanted: &Child, undoing: impl FnOnce() -> String) -> Result<(), Failed> {
+        let (mends, seal) = (&self.context.fights.mends, seal(&wanted.body));
+        if mends.rests(&self.master.uid, &wanted.id, seal) {
+            return Err(Failed::Still(FailureKind::Undone { by: undoing() }));
+        }
+        Ok(())
+    }
+
     /// Not while the apiserver's last word about just this still counts.
-    fn may_be_sent(&self, wanted: &Child) -> Result<(), Failed> {
-        let (refusals, seal) = (&self.context.refusals, seal(&wanted.body));
-        let stands = refusals.stands(&self.master.uid, &wanted.id, seal);
+    fn may_be_sent(&self, child: &ChildRef, seal: &str) -> Result<(), Failed> {
+        let stands = self.context.refusals.stands(&self.master.uid, child, seal);
         stands.map_or(Ok(()), |kind| Err(Failed::Still(kind)))
     }
 
-    /// Remembers the apiserver's answer about a child. Not a conflict in which no manager is named: there something moved
-    /// since we looked, and the next pass looks anew.
-    fn refused(&self, wanted: &Child, named: Option<FailureKind>, error: Error) -> Failed {
+    /// Remembers the apiserver's answer about a child, and that there was none: it waits for a webhook of this kind
+    /// perhaps. Not a conflict in which no manager is named: there something moved since we looked, and the next pass
+    /// looks anew.
+    fn refused(&self, child: &ChildRef, seal: &str, named: Option<FailureKind>, error: Error) -> Failed {
         let moved = named.is_none() && matches!(&error, Error::Status(status) if status.code == 409);
+        let silent = matches!(error, Error::Silent(_));
         let failed = named.map_or_else(|| Failed::from(error), Failed::Child);
-        if let Failed::Child(kind) = &failed
-            && !moved
-        {
-            let (refusals, seal) = (&self.context.refusals, seal(&wanted.body));
-            refusals.refused(&self.master.uid, &wanted.id, seal, kind);
+        match &failed {
+            Failed::Child(kind) if !moved => self.remember(child, seal, kind),
+            Failed::Everything(kind) if silent => self.remember(child, seal, kind),
+            Failed::Child(_) | Failed::Everything(_) | Failed::Still(_) | Failed::MasterIsGone => {}
         }
         failed
+    }
+
+    fn remember(&self, child: &ChildRef, seal: &str, kind: &FailureKind) {
+        self.context.refusals.refused(&self.master.uid, child, seal, kind);
     }
 
     async fn remove<K: ChildType>(&mut self, id: &ChildRef) -> Result<(), Failed> {
@@ -246,11 +272,17 @@ impl Application<'_> {
         let Some(uid) = meta.uid.as_deref().filter(|_| meta.deletion_timestamp.is_none()) else {
             return Ok(());
         };
+        self.may_be_sent(id, DELETED)?;
         tracing::info!(child = %id, "deleting a child");
-        self.context
+        let answer = self
+            .context
             .writer
             .delete::<K>(&self.master.namespace, &id.name, uid)
-            .await?;
+            .await;
+        answer.map_err(|error| self.refused(id, DELETED, None, error))?;
+        let Context { refusals, fights, .. } = self.context;
+        refusals.taken(&self.master.uid, id);
+        fights.mends.removed(&self.master.uid, id);
         K::store(&self.context.caches).deleted(&key, uid);
         K::among_mut(&mut self.children).retain(|child| child.meta().uid.as_deref() != Some(uid));
         Ok(())
@@ -261,8 +293,10 @@ impl Application<'_> {
         K::store(&self.context.caches).wrote(kept);
     }
 
-    /// Keeps a failure; whether what follows is not to be tried.
-    fn must_stop(&mut self, id: &ChildRef, end: Result<(), Failed>) -> bool {
+    /// Keeps a failure; whether what follows is not to be tried. After one that took long it is not: whatever waits
+    /// there may wait for each of them.
+    fn must_stop(&mut self, id: &ChildRef, end: Result<(), Failed>, begun: Instant) -> bool {
+        let slow = begun.elapsed() >= SLOW;
         let (kind, stop) = match end {
             Ok(()) => return false,
             Err(Failed::Still(kind)) => {
@@ -277,7 +311,7 @@ impl Application<'_> {
             child: id.clone(),
             kind,
         });
-        stop
+        stop || slow
     }
 
     fn end(self) -> Option<Applied> {

@@ -168,6 +168,74 @@ async fn a_workload_is_not_written_without_what_it_needs() {
     assert!(!asked.iter().any(|asked| asked.contains("deployments")), "{asked:?}");
 }
 
+// Behind a webhook that hangs each write of an object would hold a worker, one after the other, and again with each event.
+#[tokio::test(start_paused = true)]
+async fn after_a_write_that_took_long_the_pass_ends_and_it_is_not_sent_again_at_once() {
+    // The apiserver gives the webhook up, or we give the apiserver up.
+    for patience in [Duration::from_secs(10), Duration::from_secs(3600)] {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let client = Client::new(
+            service_fn(move |request: Request<Body>| {
+                let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+                let hangs = method != http::Method::GET && path.contains("/services/");
+                let (code, answer) = match (method == http::Method::GET, hangs) {
+                    (true, _) => (404, failure(404, "NotFound")),
+                    (false, true) => (500, failure(500, "InternalError")),
+                    (false, false) => (
+                        200,
+                        json!({"metadata": {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "7"}}),
+                    ),
+                };
+                if method != http::Method::GET {
+                    seen.lock().expect("no panic").push(path);
+                }
+                async move {
+                    tokio::time::sleep(if hangs { patience } else { Duration::ZERO }).await;
+                    let answer = Response::builder()
+                        .status(code)
+                        .body(Body::from(answer.to_string().into_bytes()));
+                    Ok::<_, Infallible>(answer.expect("an answer"))
+                }
+            }),
+            "ns",
+        );
+        let context = context_of(client);
+        let child = |kind: ChildKind| Child {
+            id: ChildRef {
+                kind,
+                name: "x".to_owned(),
+            },
+            body: json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": {"name": "x", "namespace": "ns"}}),
+        };
+        let master = Master {
+            kind: SubjectKind::Pipeline,
+            namespace: "ns".to_owned(),
+            name: "x".to_owned(),
+            uid: "m".to_owned(),
+        };
+        let plan = Plan {
+            present: vec![child(ChildKind::Service), child(ChildKind::Deployment)],
+            ..Plan::default()
+        };
+        let pass = async || {
+            let applied = apply(&context, &master, Age::New, Children::default(), &plan).await;
+            context.refusals.stand_for(&master.uid, Some(Duration::from_secs(30)));
+            let failures = applied.expect("the object is there").failures;
+            assert_eq!(failures.len(), 1, "{failures:?}");
+            std::mem::take(&mut *asked.lock().expect("no panic"))
+        };
+        assert_eq!(pass().await, ["/api/v1/namespaces/ns/services/x"]);
+        assert_eq!(
+            pass().await,
+            ["/apis/apps/v1/namespaces/ns/deployments/x"],
+            "an event: nothing is waited for again, and the others have their turn"
+        );
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(pass().await, ["/api/v1/namespaces/ns/services/x"]);
+    }
+}
+
 // Somebody makes a child between our look and our write: what was "already there" is looked at in the next pass, and is
 // ours, or has a name for its owner. As a refusal that stands it would hold up the object for half a minute.
 #[tokio::test]

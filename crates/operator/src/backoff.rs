@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use crate::lane::Lane;
+
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(300);
 
@@ -15,6 +17,8 @@ const LAST: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Backoff<T> {
     failures: Mutex<HashMap<T, u32>>,
+    /// For those whose passes are long, too.
+    pub(crate) lane: Lane<T>,
 }
 
 // === impl Backoff ===
@@ -23,6 +27,7 @@ impl<T: Clone + Eq + Hash> Backoff<T> {
     pub(crate) fn new() -> Self {
         Self {
             failures: Mutex::new(HashMap::new()),
+            lane: Lane::new(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! How many objects have which conditions, counted from the caches at each scrape: what an alert is made of. The labels
+//! How many objects have which conditions, counted from the caches at each scrape: what an alert is made of; and how many wait for a pass or
+//! are in one, counted then too, because a queue fills and empties between two looks of any clock. The labels
 //! are our own kinds, types and reasons; what anybody else writes into a status is counted as `other`.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -52,6 +53,14 @@ impl Collector for Census {
         for (labels, count) in counts {
             ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
         }
+        let queue = &self.caches.queue;
+        for (name, help, count) in [
+            ("queue_depth", "Objects that wait for a pass", queue.depth()),
+            ("reconciles_in_work", "Passes that are going on", queue.in_work()),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(u64::try_from(count).unwrap_or(u64::MAX)).encode(gauge)?;
+        }
         Ok(())
     }
 }
@@ -82,11 +91,12 @@ fn count<K: Cached + HasStatus<Status = Status>>(caches: &Caches, counts: &mut C
 
 #[cfg(test)]
 mod tests {
+    use flowctl_plan::Key;
     use kube::core::error_boundary::DeserializeGuard;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::queue::Queue;
+    use crate::{queue::Queue, subject::Subject};
 
     fn pipeline(name: &str, conditions: Value) -> DeserializeGuard<Pipeline> {
         serde_json::from_value(json!({
@@ -101,6 +111,32 @@ mod tests {
     fn condition(type_: &str, status: &str, reason: &str) -> Value {
         json!({"type": type_, "status": status, "reason": reason, "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    }
+
+    // A storm that is over before the next look of a clock is what the first alert on a queue is about.
+    #[tokio::test]
+    async fn the_queue_is_counted_when_it_is_asked_for() {
+        let queue = Queue::new();
+        let registry = Registry::new("test", "0");
+        register(&registry, Arc::new(Caches::new(queue.clone())));
+        let told = |depth: u32, in_work: u32| {
+            let text = registry.encode().expect("text");
+            for line in [
+                format!("flowctl_operator_queue_depth {depth}"),
+                format!("flowctl_operator_reconciles_in_work {in_work}"),
+            ] {
+                assert!(text.lines().any(|found| found == line), "{line} in {text}");
+            }
+        };
+        told(0, 0);
+        for name in ["a", "b", "c"] {
+            queue.wake(Subject::pipeline(Key::new("ns", name)));
+        }
+        told(3, 0);
+        let work = queue.next().await.expect("open");
+        told(2, 1);
+        drop(work);
+        told(2, 0);
     }
 
     // An alert on objects that are not Ready must see each of them once, and a stranger's reasons must not fill the

@@ -1,5 +1,6 @@
 //! Fights over a field: another manager that sets back what we set, again and again. Twice we take the field back; the
-//! third time we ask without force, so that the apiserver names the other one, and leave the child as it is. The
+//! third time we ask without force, so that the apiserver names the other one, and leave the child as it is. If it names
+//! nobody, the write is done, and how often that happens is for `mends` to judge. The
 //! apiserver names it for ever, also when it was uninstalled: so the field is taken back once more after an hour, and if it is set back
 //! then, after twice the time. What is remembered here is small, bounded in time, and lost without harm: then the fight has two
 //! more rounds.
@@ -14,7 +15,7 @@ use flowctl_plan::FailureKind;
 use kube::core::Status;
 use tokio::time::Instant;
 
-use crate::write::Force;
+use crate::{mends::Mends, write::Force};
 
 /// How often we take a field back within [`MEMORY`].
 const ROUNDS: u32 = 2;
@@ -26,10 +27,11 @@ const MEMORY: Duration = Duration::from_secs(600);
 const FIRST_TRY: Duration = Duration::from_secs(3600);
 const LAST_TRY: Duration = Duration::from_secs(86_400);
 
-/// Rounds by uid of the child.
+/// Rounds by uid of the child, and what is undone by nobody who has a name.
 #[derive(Debug, Default)]
 pub(crate) struct Fights {
     rounds: Mutex<HashMap<String, Round>>,
+    pub(crate) mends: Mends,
 }
 
 #[derive(Debug)]

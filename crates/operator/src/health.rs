@@ -100,10 +100,6 @@ impl Health {
         }
         self.count::<flowctl_api::Pipeline>();
         self.count::<flowctl_api::ExternalProcessor>();
-        let depth = i64::try_from(self.caches.queue.depth()).unwrap_or(i64::MAX);
-        self.metrics.queue_depth.set(depth);
-        let in_work = i64::try_from(self.caches.queue.in_work()).unwrap_or(i64::MAX);
-        self.metrics.in_work.set(in_work);
     }
 
     fn count<K: Cached>(&self) {

@@ -49,10 +49,6 @@ pub(crate) struct Metrics {
     seconds: Family<Kind, Histogram, fn() -> Histogram>,
     waits: Family<Kind, Histogram, fn() -> Histogram>,
     writes: Family<Write, Counter>,
-    /// Keys that wait for a pass.
-    pub(crate) queue_depth: Gauge,
-    /// Passes that are going on.
-    pub(crate) in_work: Gauge,
     watch_age: Family<Kind, Fractional>,
     watch_ends: Family<WatchEnd, Counter>,
     objects: Family<Kind, Gauge>,
@@ -78,8 +74,6 @@ impl Metrics {
             seconds: Family::new_with_constructor(durations),
             waits: Family::new_with_constructor(durations),
             writes: Family::default(),
-            queue_depth: Gauge::default(),
-            in_work: Gauge::default(),
             watch_age: Family::default(),
             watch_ends: Family::default(),
             objects: Family::default(),
@@ -105,16 +99,6 @@ impl Metrics {
                 "writes",
                 "Mutating requests, by HTTP status (0: no answer)",
                 metrics.writes.clone(),
-            );
-            into.register(
-                "queue_depth",
-                "Objects that wait for a pass",
-                metrics.queue_depth.clone(),
-            );
-            into.register(
-                "reconciles_in_work",
-                "Passes that are going on",
-                metrics.in_work.clone(),
             );
             let age = metrics.watch_age.clone();
             into.register_with_unit(

@@ -1,7 +1,7 @@
 //! What the apiserver refused. A pass is made whenever anything about an object changes, and a roll-out that hangs
 //! changes things every second; the same request would be refused each time. So the answer stands for as long as the
-//! status says that it will be tried again after, and the passes until then only repeat it. What is remembered is small,
-//! bounded in time, and lost without harm: then it is sent once more.
+//! status says that it will be tried again after, and the passes until then only repeat it. Silence counts as an answer: a webhook that
+//! hangs would otherwise hold a worker with every event. What is remembered is small, bounded in time, and lost without harm: then it is sent once more.
 
 use std::{
     collections::HashMap,

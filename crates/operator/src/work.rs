@@ -1,6 +1,6 @@
 //! Workers: take a key, make a pass, decide when to look again. Before they take one they keep what the apiserver asked
 //! for (`Retry-After`) and the write budget, so that the queue keeps its order and shows what waits; a pass that fails as
-//! a whole is backed off for its object alone.
+//! a whole is backed off for its object alone. Those that are long in vain share a few workers (`lane`).
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use crate::{
     backoff::{Backoff, jittered},
+    lane::End,
     metrics::Metrics,
     queue::Queue,
     reconcile::{Context, Outcome, reconcile},
@@ -19,6 +20,8 @@ use crate::{
 
 /// For a whole pass: more than its requests together may take when each is slow.
 const PASS: Duration = Duration::from_secs(60);
+/// How soon an object asks again whose lane was full.
+const LANE: Duration = Duration::from_secs(1);
 
 /// What workers share.
 pub(crate) struct Work {
@@ -37,9 +40,14 @@ impl Work {
     pub(crate) async fn run(self: Arc<Self>) {
         while let Some(work) = self.queue.next_unless(|| self.context.writer.wait()).await {
             let subject = work.key().clone();
+            let Some(place) = self.backoff.lane.enter(&subject) else {
+                drop(work);
+                self.queue.wake_after(subject, jittered(LANE));
+                continue;
+            };
             self.metrics.waited(subject.kind.as_str(), work.waited());
             let wait = self.pass(&subject).await;
-            drop(work);
+            drop((place, work));
             if let Some(wait) = wait {
                 self.queue.wake_after(subject, wait);
             }
@@ -53,6 +61,12 @@ impl Work {
         let pass = reconcile(&self.context, subject).instrument(span.clone());
         let end = timeout(PASS, AssertUnwindSafe(pass).catch_unwind()).await;
         let _entered = span.enter();
+        let lane_end = match &end {
+            Ok(Ok(Ok(Outcome::Settled(_) | Outcome::Gone | Outcome::Unlisted | Outcome::Unreadable))) => End::Good,
+            // A status that is put off may tell of a failure.
+            Ok(Ok(Ok(Outcome::Retrying(_) | Outcome::Deferred(_)) | Err(_)) | Err(_)) | Err(_) => End::Bad,
+        };
+        self.backoff.lane.ended(subject, lane_end, begun.elapsed());
         let (label, wait) = match end {
             Ok(Ok(Ok(outcome))) => {
                 // A status that is put off is not one that was taken.

@@ -203,7 +203,9 @@ impl Writer {
         let code = match &answer {
             Ok(_) | Err(Error::Garbled(_)) => 200,
             Err(Error::Status(status)) => status.code,
-            Err(Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Broken(_)) => 0,
+            // The fence dropped it: nobody knows how much of it was sent, and this process ends.
+            Err(Error::NotLeader) => return answer,
+            Err(Error::Pushback(_) | Error::Silent(_) | Error::Broken(_)) => 0,
         };
         self.metrics.write(kind_label::<K>(), verb, code);
         answer

@@ -150,6 +150,12 @@ pub enum FailureKind {
         /// The apiserver's message.
         message: String,
     },
+    /// It was written several times, and somebody whom the apiserver does not name undid it each time: it is left as it
+    /// is for a while.
+    Undone {
+        /// What that somebody keeps doing: `deleting it`, `changing spec.selector back`.
+        by: String,
+    },
     /// The apiserver refused it, and will again: 400, 403, 404, 413, 422.
     Refused {
         /// HTTP status.

@@ -15,14 +15,14 @@ use flowctl_operator::{
 use flowctl_runtime::Shutdown;
 use flowctl_testkit::{Error, audit, wait};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     objects::processor,
-    support::{LIMIT, Place, TestResult, in_namespace, settings},
+    support::{LIMIT, Operator, Place, TestResult, in_namespace, settings},
 };
 
 /// The operator's rules, with or without those to make and change Deployments.
@@ -151,6 +151,60 @@ fn no_more_is_done_at_once_than_was_set() {
         shutdown.request();
         let end = running.await.map_err(|error| Error::impossible(error.to_string()))?;
         end.map_err(|error| Error::impossible(error.to_string()))
+    });
+}
+
+/// Objects whose writes hang: more than there are workers.
+const STUCK: usize = 6;
+
+// Behind one tenant's webhook that does not answer every worker would wait, again with every event, and all others' roll-outs
+// with them.
+#[test]
+fn those_whose_writes_hang_hold_up_nobody_else() {
+    in_namespace("hanging", async |place| {
+        let proxy = Proxy::start(place.config().await?).await?;
+        let writes: Pattern = "write * stuck*-*"
+            .parse()
+            .map_err(|error: PatternError| Error::impossible(error.to_string()))?;
+        proxy.arm([Rule::always(writes, Action::Hang)]);
+        let operator = Operator::start(proxy.config()?, place.options(), settings());
+        for number in 0..STUCK {
+            place.apply(processor(&format!("stuck{number}"), "Processor")).await?;
+        }
+        let mut number = 0;
+        let mut touch = async || {
+            number += 1;
+            let change = json!({"metadata": {"annotations": {"test/noise": number.to_string()}}});
+            for stuck in 0..STUCK {
+                place
+                    .merge::<ExternalProcessor>(&format!("stuck{stuck}"), change.clone())
+                    .await?;
+            }
+            Ok::<_, Error>(())
+        };
+        // Every one of them once, and then some again.
+        wait::until("all of them were tried", LIMIT, async || {
+            touch().await?;
+            Ok((proxy.struck().iter().sum::<u32>() as usize > STUCK + 2).then_some(()))
+        })
+        .await?;
+        place.apply(processor("free", "Processor")).await?;
+        let begun = Instant::now();
+        wait::until("somebody else's object is ready", LIMIT, async || {
+            touch().await?;
+            let status = place.get::<ExternalProcessor>("free").await?.status;
+            let ready = |condition: &Condition| condition.type_ == "Ready" && condition.status == "True";
+            let conditions = status.map(|status| status.conditions).unwrap_or_default();
+            Ok(conditions.iter().any(ready).then_some(()))
+        })
+        .await?;
+        println!("ready after {} ms", begun.elapsed().as_millis());
+        assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+        proxy.disarm();
+        for stuck in 0..STUCK {
+            place.ready::<ExternalProcessor>(&format!("stuck{stuck}")).await?;
+        }
+        operator.stop().await
     });
 }
 

@@ -1,16 +1,19 @@
 //! What is ours is mended and goes with us; what is not is left alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowctl_api::{ExternalProcessor, Pipeline};
 use flowctl_testkit::{Error, wait};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
-use kube::ResourceExt as _;
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, PostParams},
+};
 use serde_json::json;
 
 use crate::{
     objects::{nothing_was_forbidden, payments, processor},
-    support::{LIMIT, in_namespace},
+    support::{LIMIT, Place, TestResult, in_namespace},
 };
 
 // Stopping a workload must work on the day on which something beside it cannot be written.
@@ -185,5 +188,88 @@ fn a_fight_over_a_field_ends_with_the_other_ones_name() {
             .await?;
         assert!(status.why.contains("a-user"), "{}", status.why);
         operator.stop().await
+    });
+}
+
+/// How long somebody undoes what the operator writes, as soon as it is written.
+const UNDOING: Duration = Duration::from_secs(20);
+
+/// Expects that what is undone for a while costs few writes, is told in these words, and holds up nothing beside it; and that all is well by
+/// itself afterwards.
+async fn undoing(place: &Place, words: &str, undo: impl AsyncFn() -> Result<(), kube::Error>) -> TestResult {
+    let operator = place.operator().await?;
+    place.apply(processor("ttp", "Processor")).await?;
+    place.ready::<ExternalProcessor>("ttp").await?;
+    place.settled().await?;
+    let before = place.child_writes()?.len();
+    let begun = Instant::now();
+    wait::until("the time is over", LIMIT, async || {
+        match undo().await {
+            // Not there, or changed just now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            other => other.map_err(Error::kube("undo what the operator wrote"))?,
+        }
+        Ok((begun.elapsed() > UNDOING).then_some(()))
+    })
+    .await?;
+    let status = place
+        .condition::<ExternalProcessor>("ttp", "Available", "False", "ApplyFailed")
+        .await?;
+    assert!(status.why.contains(words), "{}", status.why);
+    let writes = place.child_writes()?.split_off(before);
+    println!("{} writes in {} s", writes.len(), UNDOING.as_secs());
+    assert!((3..=6).contains(&writes.len()), "{writes:?}");
+
+    place.delete::<Deployment>("ttp-processor").await?;
+    wait::until(
+        "what is beside it is mended at once",
+        Duration::from_secs(5),
+        async || {
+            let read = place.api::<Deployment>().get_opt("ttp-processor").await;
+            Ok(read.map_err(Error::kube("read"))?.map(drop))
+        },
+    )
+    .await?;
+    place.ready::<ExternalProcessor>("ttp").await?;
+    place.settled().await?;
+    operator.stop().await
+}
+
+// A janitor that deletes what it does not know would cost as many writes as the apiserver takes, and nobody would be told
+// why pods are not found.
+#[test]
+fn a_child_that_is_deleted_again_and_again_is_told_and_made_ever_more_rarely() {
+    in_namespace("janitor", async |place| {
+        let services = place.api::<Service>();
+        let janitor = async || {
+            let deleted = services.delete("ttp-processor-pods", &DeleteParams::default()).await;
+            deleted.map(drop)
+        };
+        undoing(&place, "keeps deleting it", janitor).await?;
+        place.get::<Service>("ttp-processor-pods").await.map(drop)
+    });
+}
+
+// An older client that writes the whole object and does not know a field of ours takes it away, and owns nothing that the
+// apiserver could name.
+#[test]
+fn a_field_that_is_dropped_again_and_again_is_told_and_set_ever_more_rarely() {
+    const LABEL: &str = "app.kubernetes.io/component";
+    in_namespace("dropped", async |place| {
+        let services = place.api::<Service>();
+        let older = async || {
+            let mut service = services.get("ttp-processor").await?;
+            match service.labels_mut().remove(LABEL) {
+                Some(_) => services
+                    .replace("ttp-processor", &PostParams::default(), &service)
+                    .await
+                    .map(drop),
+                None => Ok(()),
+            }
+        };
+        undoing(&place, "keeps changing metadata.labels", older).await?;
+        let service = place.get::<Service>("ttp-processor").await?;
+        assert!(service.labels().contains_key(LABEL), "{:?}", service.labels());
+        Ok(())
     });
 }

@@ -30,7 +30,10 @@ pub(super) fn judge(applied: &Applied, running: &Running, namespace: Option<&str
 fn retry(failure: &Failure) -> Option<String> {
     match &failure.kind {
         FailureKind::Retry { message } => Some(format!("{} is written again: {}", failure.child, quote(message))),
-        FailureKind::NameConflict { .. } | FailureKind::FieldConflict { .. } | FailureKind::Refused { .. } => None,
+        FailureKind::NameConflict { .. }
+        | FailureKind::FieldConflict { .. }
+        | FailureKind::Undone { .. }
+        | FailureKind::Refused { .. } => None,
     }
 }
 
@@ -47,6 +50,14 @@ fn refusal(failure: &Failure, running: &Running, namespace: Option<&str>) -> Opt
                 "{child}: {manager:?} keeps setting fields that the operator sets: {}; set them in this object's spec, or stop \
                  {manager:?} from it",
                 quote(message)
+            ),
+        ),
+        FailureKind::Undone { by } => (
+            Reason::ApplyFailed,
+            format!(
+                "{child}: something keeps {}; it is put right ever more rarely until that ends: find out who does it, as from \
+                 the apiserver's audit log, and stop it",
+                quote(by)
             ),
         ),
         FailureKind::Refused { message, .. } if message.contains("exceeded quota") => (

@@ -83,6 +83,7 @@ fn failures() -> impl Strategy<Value = Option<FailureKind>> {
         1 => "\\PC{0,2000}".prop_map(|message| Some(FailureKind::Refused { code: 422, message })),
         1 => "\\PC{0,2000}".prop_map(|message| Some(FailureKind::Retry { message })),
         1 => "\\PC{0,2000}".prop_map(|owner| Some(FailureKind::NameConflict { owner })),
+        1 => "\\PC{0,2000}".prop_map(|by| Some(FailureKind::Undone { by })),
     ]
 }
 

@@ -112,6 +112,26 @@ fn a_refused_write_is_told_and_tried_again_ever_more_rarely() {
     assert!(status.why.contains("\"hpa\" keeps setting"), "{}", status.why);
 }
 
+// Whoever has a janitor that deletes our Service must read that here, not in an audit log.
+#[test]
+fn what_is_undone_again_and_again_is_told() {
+    let undone = FailureKind::Undone {
+        by: "deleting it".to_owned(),
+    };
+    let published = serving().failing(ChildKind::Service, undone).publish();
+    let status = &published.status;
+    assert_eq!(told(status, ConditionType::Available), "False/ApplyFailed");
+    assert_eq!(told(status, ConditionType::Stalled), "True/ApplyFailed");
+    assert!(
+        status
+            .why
+            .contains("Service ttp-processor: something keeps deleting it"),
+        "{}",
+        status.why
+    );
+    assert!(published.wake_after.is_some(), "it ends by itself");
+}
+
 // A Service that somebody else has must not keep a workload running for minutes that its user wants stopped.
 #[test]
 fn what_is_refused_for_long_does_not_hold_up_what_may_work_the_next_time() {
