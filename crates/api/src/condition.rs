@@ -121,6 +121,8 @@ reasons! {
     ReportedUnhealthy,
     /// A pod is young, or was just registered: its first heartbeat is awaited.
     WaitingForRegistration,
+    /// A pod is not ready for long, though its containers run: its readiness probe fails.
+    PodNotReady,
     /// Heartbeats are required, and a pod never registered.
     NeverRegistered,
     /// A pod never registered, and need not: nothing is known.
@@ -244,6 +246,7 @@ impl ConditionType {
                 Reason::ReportedDegraded,
                 Reason::ReportedStarting,
                 Reason::NeverRegistered,
+                Reason::PodNotReady,
                 Reason::CrashLoopBackOff,
                 Reason::ImagePullBackOff,
                 Reason::CreateContainerConfigError,

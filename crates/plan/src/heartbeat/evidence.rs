@@ -219,6 +219,7 @@ impl<O: Ord + Clone> Evidence<O> {
         ObjectEvidence {
             ids: ids.collect(),
             is_shared: object.is_shared,
+            stale_after: object.pace.stale_after,
             identity: self.plane.identity.clone(),
         }
     }

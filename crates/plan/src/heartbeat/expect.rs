@@ -18,6 +18,8 @@ use crate::{Settings, env, pod::MAIN, status::published_verdict, validate::diall
 
 /// Without `staleAfterSeconds`: three intervals, and no less than this.
 const LEAST_STALE_AFTER: i32 = 30;
+/// The longest interval that can be asked for, in seconds; what pods say of themselves is believed no further.
+const LONGEST_INTERVAL: i32 = 60;
 
 /// Verdicts on who has not registered by what was heard.
 const UNHEARD: [Reason; 3] = [
@@ -166,17 +168,17 @@ enum Place {
 
 impl Asking<'_> {
     fn asked(&self, pods: &[Arc<Pod>]) -> Option<Asked> {
-        let live: Vec<&Pod> = pods.iter().map(Arc::as_ref).filter(|pod| is_live(pod)).collect();
-        let plane = self.reported_to(&live)?;
+        let mut live: Vec<&Pod> = pods.iter().map(Arc::as_ref).filter(|pod| is_live(pod)).collect();
+        let plane = self.reported_to(&mut live)?;
         let heartbeat = self.heartbeat.cloned().unwrap_or_default();
-        let interval = heartbeat
-            .interval_seconds
-            .unwrap_or(env::DEFAULT_HEARTBEAT_SECONDS)
-            .max(1);
+        let wanted = heartbeat.interval_seconds.unwrap_or(env::DEFAULT_HEARTBEAT_SECONDS);
+        // Pods beat as they were told when they were made, until they are rolled.
+        let told = live.iter().filter_map(|pod| interval_of(pod)).max();
+        let interval = wanted.max(told.unwrap_or(wanted)).clamp(1, LONGEST_INTERVAL);
         let stale_after = heartbeat
             .stale_after_seconds
-            .unwrap_or_else(|| interval.saturating_mul(3).max(LEAST_STALE_AFTER))
-            .max(1);
+            .unwrap_or(LEAST_STALE_AFTER)
+            .max(interval.saturating_mul(3));
         let ids = match (heartbeat.policy.unwrap_or_default(), &self.shared) {
             // The control plane is asked how components prove who they are, and for nothing else.
             (HeartbeatPolicy::Off, _) => BTreeMap::new(),
@@ -211,8 +213,9 @@ impl Asking<'_> {
     }
 
     /// The control plane that the pods were told when they were made, which may be another one than today's. It is dialled
-    /// only if the object may name it.
-    fn reported_to(&self, live: &[&Pod]) -> Option<ControlPlane> {
+    /// only if the object may name it. While pods are rolled from one to another, it is the one of most pods that are ready;
+    /// the others are dropped from `live`: nothing that it says is about them, and what was published of them stands.
+    fn reported_to(&self, live: &mut Vec<&Pod>) -> Option<ControlPlane> {
         let dial = |endpoint: &str| dialled(endpoint, self.namespace, self.settings);
         let wanted = match self.plane {
             Some(plane) => ControlPlane {
@@ -221,10 +224,23 @@ impl Asking<'_> {
             },
             None => self.settings.control_plane.clone()?,
         };
-        let told = live.iter().find_map(|pod| endpoint_of(pod));
+        let named = |pod: &Pod| endpoint_of(pod).unwrap_or(&wanted.endpoint).to_owned();
+        let mut votes: BTreeMap<String, (usize, bool, usize)> = BTreeMap::new();
+        for pod in live.iter() {
+            let endpoint = named(pod);
+            let is_wanted = endpoint == wanted.endpoint;
+            let (ready, of_today, all) = votes.entry(endpoint).or_default();
+            *ready += usize::from(is_ready(pod));
+            *of_today = is_wanted;
+            *all += 1;
+        }
+        let told = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(told, _)| told);
+        if let Some(told) = &told {
+            live.retain(|pod| named(pod) == *told);
+        }
         match told {
             Some(told) if told != wanted.endpoint => Some(ControlPlane {
-                endpoint: dial(told)?,
+                endpoint: dial(&told)?,
                 ..wanted
             }),
             Some(_) | None => Some(wanted),
@@ -267,15 +283,20 @@ impl ExpectedPod {
     }
 }
 
-/// What the pod's own environment says, unless it comes from somewhere that is not read.
 fn endpoint_of(pod: &Pod) -> Option<&str> {
+    variable(pod, "FLOWCTL_ENDPOINT")
+}
+
+/// How often the pod was told to beat, in seconds.
+fn interval_of(pod: &Pod) -> Option<i32> {
+    variable(pod, "HEARTBEAT_INTERVAL_SECONDS")?.parse().ok()
+}
+
+/// What the pod's own environment says, unless it comes from somewhere that is not read.
+fn variable<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let main = containers.into_iter().find(|container| container.name == MAIN)?;
-    let variable = main
-        .env
-        .iter()
-        .flatten()
-        .find(|variable| variable.name == "FLOWCTL_ENDPOINT")?;
+    let variable = main.env.iter().flatten().find(|variable| variable.name == name)?;
     variable.value.as_deref().filter(|value| !value.is_empty())
 }
 

@@ -26,6 +26,8 @@ pub struct ObjectEvidence {
     pub ids: Vec<IdEvidence>,
     /// Whether one id stands for all pods.
     pub is_shared: bool,
+    /// After so long without a sign of life an id is silent.
+    pub stale_after: Duration,
     /// How the control plane wants components to prove who they are.
     pub identity: Option<Identity>,
 }

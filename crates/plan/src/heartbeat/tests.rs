@@ -173,6 +173,65 @@ fn the_control_plane_is_the_one_that_pods_report_to() {
     assert_eq!(asked_by_processor(&processor(&json!({})), &[], &without), None);
 }
 
+// While pods are rolled from one control plane to another, each of the two knows only its own: the others would be called
+// unregistered there.
+#[test]
+fn a_control_plane_is_asked_for_the_pods_that_report_to_it() {
+    let before = "before.flowctl-system:8080";
+    let with = |name: &str, told: &str, is_ready: bool| {
+        let mut pod = Pod::clone(&pod(name, Some(told), json!({})));
+        if let Some(status) = pod.status.as_mut().filter(|_| is_ready) {
+            status.conditions = Some(vec![read(json!({"type": "Ready", "status": "True"}))]);
+        }
+        Arc::new(pod)
+    };
+    let spec = json!({"heartbeat": {"identity": "Shared", "componentId": "fixed"}});
+    for (pods, plane, asked_for) in [
+        // The roll-out begins: what serves is judged.
+        (
+            [
+                with("a", before, true),
+                with("b", before, true),
+                with("c", PLANE, false),
+            ],
+            "before.flowctl-system.svc.cluster.local:8080",
+            &["a", "b"][..],
+        ),
+        (
+            [with("a", before, true), with("b", PLANE, true), with("c", PLANE, true)],
+            PLANE,
+            &["b", "c"],
+        ),
+        // Of as many, the new ones.
+        (
+            [with("a", before, true), with("b", PLANE, true), with("c", PLANE, false)],
+            PLANE,
+            &["b", "c"],
+        ),
+        (
+            [
+                with("a", before, false),
+                with("b", before, false),
+                with("c", PLANE, false),
+            ],
+            PLANE,
+            &["c"],
+        ),
+    ] {
+        let own = asked_by_processor(&processor(&json!({})), &pods, &settings()).unwrap();
+        assert_eq!(own.plane.endpoint, plane);
+        let wanted: Vec<String> = asked_for.iter().map(|name| format!("stellar.ttp.{name}")).collect();
+        assert_eq!(ids(Some(&own)), wanted);
+        let shared = asked_by_processor(&processor(&spec), &pods, &settings()).unwrap();
+        let uids: Vec<&str> = shared.expectation.ids["fixed"]
+            .iter()
+            .map(|pod| pod.uid.as_str())
+            .collect();
+        let wanted: Vec<String> = asked_for.iter().map(|name| format!("uid-of-{name}")).collect();
+        assert_eq!(uids, wanted);
+    }
+}
+
 // A control plane with more ids than anybody could want must not fill the operator's memory; and what is expected is found
 // all the same.
 #[test]

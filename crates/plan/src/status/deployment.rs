@@ -16,7 +16,7 @@ use super::{
 use crate::{ChildKind, ChildRef, status::verdict::child_reference};
 
 /// As long as a roll-out may take, a new pod may: the progress deadline of our Deployments.
-const YOUNG: SignedDuration = SignedDuration::from_mins(10);
+pub(super) const YOUNG: SignedDuration = SignedDuration::from_mins(10);
 
 /// Looks at a Deployment that is meant to run.
 pub(super) fn look(deployment: &Deployment, replica_sets: &[&ReplicaSet], live: &[&Pod], place: &Place<'_>) -> Running {
@@ -117,6 +117,11 @@ fn not_serving(view: &View<'_>, ready: usize, cause: Option<Verdict>, stuck: boo
     let going_on =
         (view.rolling() && !verdict.waits_for_a_person()).then(|| format!("{} rolls out, {state}", view.revision()));
     (verdict, going_on, None)
+}
+
+/// How many pods of so many must serve: one may be missing, as the disruption budget has it.
+pub(super) fn least(wanted: usize) -> usize {
+    wanted.saturating_sub(1).max(1)
 }
 
 /// The apiserver's refusal of pods, if there is one.
@@ -239,7 +244,7 @@ impl<'a> View<'a> {
         }
         self.condition("Available")
             .is_some_and(|condition| condition.status == "True")
-            || ready.min(self.available_pods()) >= self.wanted.saturating_sub(1).max(1)
+            || ready.min(self.available_pods()) >= least(self.wanted)
             || self.grows(ready, place)
     }
 

@@ -37,7 +37,7 @@ pub(super) fn turned(verdicts: &Verdicts, published: Option<&Status>) -> Vec<Eve
         events.extend(verdict(verdicts, ConditionType::Stalled).and_then(|stalled| stuck(stalled, published)));
     }
     if events.is_empty() {
-        events.extend(interrupted(verdicts, published));
+        events.extend(interrupted(verdicts, published).or_else(|| too_few(verdicts, published)));
     }
     events.extend(ready_again);
     events
@@ -87,6 +87,14 @@ fn interrupted(verdicts: &Verdicts, published: Option<&Status>) -> Option<Event>
         EventSeverity::Warning
     };
     (was_ready && available.is_bad()).then(|| event(severity, ConditionType::Available, available))
+}
+
+/// The object was ready although some pods were unhealthy, and now they are too many.
+fn too_few(verdicts: &Verdicts, published: Option<&Status>) -> Option<Event> {
+    let was_ready = find(published, ConditionType::Ready)?.status == Truth::True.as_str();
+    let ready = verdict(verdicts, ConditionType::Ready)?;
+    let is_health = verdict(verdicts, ConditionType::Healthy)?.is_bad();
+    (was_ready && ready.is_bad() && is_health).then(|| event(EventSeverity::Warning, ConditionType::Ready, ready))
 }
 
 /// The object turned ready, or is ready for another reason than before (complete, suspended, running again).

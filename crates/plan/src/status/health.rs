@@ -4,6 +4,7 @@
 
 mod published;
 mod table;
+mod unready;
 mod words;
 
 use std::time::Duration;
@@ -19,7 +20,10 @@ use k8s_openapi::{
 };
 
 pub(crate) use self::published::verdict as published_verdict;
-use self::table::{Age, Asked, Kube, Row, Standing};
+use self::{
+    table::{Age, Asked, Kube, Row, Standing},
+    unready::Unready,
+};
 use super::{
     conditions::whole_seconds,
     pods::{self, Place},
@@ -28,7 +32,8 @@ use super::{
 };
 use crate::heartbeat::{Heartbeats, IdEvidence, ObjectEvidence, Sign};
 
-/// So long a pod may be ready before it is held against it that nothing was heard of it.
+/// So long a pod may be ready before it is held against it that nothing was heard of it, and so long one that was ready may
+/// be without readiness.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// Ids that the status lists, at most.
 const LISTED: usize = 16;
@@ -51,6 +56,8 @@ pub(super) struct Scene<'a> {
 pub(super) struct Health {
     pub(super) verdict: Verdict,
     pub(super) heartbeat: Option<HeartbeatStatus>,
+    /// Pods that are ready, and not known to be unhealthy; `None`: nobody looked at pods.
+    pub(super) fit: Option<usize>,
     /// When the verdict may be another although nothing was heard.
     pub(super) wake_after: Option<Duration>,
 }
@@ -59,6 +66,7 @@ pub(super) struct Health {
 #[derive(Clone, Debug)]
 struct Judged {
     name: Option<String>,
+    kube: Kube,
     row: Row,
     /// What is the matter, when a container is.
     trouble: Option<Verdict>,
@@ -90,6 +98,7 @@ fn not_read(scene: &Scene<'_>, message: &str) -> Health {
     Health {
         verdict: Verdict::unknown(Reason::NotConfigured, message),
         heartbeat: None,
+        fit: None,
         wake_after: settles.map(|settles| Duration::try_from(settles).unwrap_or_default()),
     }
 }
@@ -112,9 +121,13 @@ fn read(scene: &Scene<'_>, plane: &str, evidence: &ObjectEvidence) -> Health {
         shared: evidence.is_shared,
         services: services.into_iter().take(LISTED).collect(),
     });
+    let fit = |judged: &&Judged| {
+        judged.kube == Kube::Ready && !matches!(judged.row.standing, Standing::Unhealthy | Standing::Degraded)
+    };
     Health {
         verdict,
         heartbeat,
+        fit: (!scene.pods.is_empty()).then(|| judged.iter().filter(fit).count()),
         wake_after: wake.map(|wake| Duration::try_from(wake).unwrap_or_default()),
     }
 }
@@ -268,7 +281,10 @@ impl Scene<'_> {
         let shared = evidence.ids.first().filter(|_| evidence.is_shared);
         if self.pods.is_empty() {
             // Somebody else's pods stand behind it.
-            return shared.map(|id| self.judge_one(None, Some(id))).into_iter().collect();
+            return shared
+                .map(|id| self.judge_one(None, Some(id), evidence.stale_after))
+                .into_iter()
+                .collect();
         }
         self.pods
             .iter()
@@ -277,28 +293,40 @@ impl Scene<'_> {
                     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
                     evidence.ids.iter().find(|id| id.pod_uid.as_deref() == Some(uid))
                 };
-                self.judge_one(Some(pod), shared.or_else(own))
+                self.judge_one(Some(pod), shared.or_else(own), evidence.stale_after)
             })
             .collect()
     }
 
-    fn judge_one(&self, pod: Option<&Pod>, id: Option<&IdEvidence>) -> Judged {
+    fn judge_one(&self, pod: Option<&Pod>, id: Option<&IdEvidence>, stale_after: Duration) -> Judged {
         let name = pod.map(|pod| pods::name(pod).to_owned());
         let trouble = pod.and_then(|pod| pods::trouble(pod, self.place));
-        let kube = match (&trouble, pod) {
+        let unready = pod
+            .filter(|pod| trouble.is_none() && !pods::is_ready(pod))
+            .map(|pod| unready::look(pod, self.place));
+        let kube = match (&trouble, &unready) {
             (Some(trouble), _) => Kube::Broken(trouble.reason),
-            (None, Some(pod)) if !pods::is_ready(pod) => Kube::Starting,
-            (None, _) => Kube::Ready,
+            (None, Some(unready)) => unready.kube,
+            (None, None) => Kube::Ready,
         };
         let undecided = Sign::Undecided;
         let sign = id.map_or(&undecided, |id| &id.sign);
         let key = id.map_or_else(|| name.clone().unwrap_or_default(), |id| id.id.clone());
         let published = self.published_of(&key);
-        let left = self.grace_left(pod);
+        let began = self.began(pod, unready.as_ref());
+        let left = began.and_then(|began| self.grace_left(began, pod));
+        let silent_since = published
+            .as_ref()
+            .filter(|service| service.verdict == Reason::HeartbeatStale.as_str())
+            .and_then(|service| service.since.as_ref());
         let row = table::judge(Asked {
             kube,
             sign,
             age: if left.is_some() { Age::InGrace } else { Age::Old },
+            // Before its containers run, nothing that is heard is its own.
+            fell_silent: began.map_or(kube != Kube::Starting, |began| self.fell_silent(began, id, stale_after)),
+            was_silent: silent_since
+                .is_some_and(|since| began.map_or(kube != Kube::Starting, |began| began <= since.0)),
             policy: self.policy,
             published: published.as_ref(),
         });
@@ -306,14 +334,19 @@ impl Scene<'_> {
         let waits = matches!(
             row.reason,
             Reason::WaitingForRegistration | Reason::Starting | Reason::IdentityNotHonoured
-        ) && kube == Kube::Ready;
+        ) && matches!(kube, Kube::Ready | Kube::Lapsed);
+        let fails = unready.as_ref().and_then(|unready| unready.left);
         Judged {
             name,
+            kube,
             row,
-            trouble,
+            trouble: trouble.or_else(|| {
+                let fails = unready.filter(|_| row.reason == Reason::PodNotReady);
+                fails.map(|unready| unready.trouble)
+            }),
             service: self.service(key, row, id, published.as_ref()),
             related: pod.map(pod_reference),
-            due: settles.or(left.filter(|_| waits)),
+            due: settles.into_iter().chain(fails).chain(left.filter(|_| waits)).min(),
         }
     }
 
@@ -375,12 +408,30 @@ impl Scene<'_> {
         published::of(self.published?.heartbeat.as_ref()?, id)
     }
 
-    /// What is left of the time in which nothing needs to be heard.
-    fn grace_left(&self, pod: Option<&Pod>) -> Option<SignedDuration> {
-        let since = match pod {
-            Some(pod) => pods::ready_since(pod)?,
-            None => self.created?,
+    /// Since when it is what it is now: ready, or running without being ready; `None`: nobody knows.
+    fn began(&self, pod: Option<&Pod>, unready: Option<&Unready>) -> Option<Timestamp> {
+        match (pod, unready) {
+            (_, Some(unready)) => unready.started,
+            (Some(pod), None) => pods::ready_since(pod),
+            (None, None) => self.created,
+        }
+    }
+
+    /// Whether it gave a sign of life since then, and none for a whole stale time after.
+    fn fell_silent(&self, then: Timestamp, id: Option<&IdEvidence>, stale_after: Duration) -> bool {
+        let Some(silent) = id.and_then(|id| id.silent_for) else {
+            return false;
         };
+        let age = Duration::try_from(self.place.now.duration_since(then)).unwrap_or_default();
+        (stale_after..=age).contains(&silent)
+    }
+
+    /// What is left of the time in which nothing needs to be heard.
+    fn grace_left(&self, began: Timestamp, pod: Option<&Pod>) -> Option<SignedDuration> {
+        // A node whose clock is far ahead would give time without end: the apiserver's tells then.
+        let is_far_ahead = began.duration_since(self.place.now) > GRACE;
+        let made = pod.and_then(|pod| pod.metadata.creation_timestamp.as_ref());
+        let since = made.filter(|_| is_far_ahead).map_or(began, |made| made.0);
         let left = GRACE.saturating_sub(self.place.now.duration_since(since));
         left.is_positive().then_some(left)
     }

@@ -83,7 +83,9 @@ fn verdicts(causes: Causes) -> Verdicts {
         accepted,
         resolved,
         running,
-        health: Health { verdict: healthy, .. },
+        health: Health {
+            verdict: healthy, fit, ..
+        },
         outcome: Outcome { refused, retried },
         unfinished: _,
     } = causes;
@@ -91,6 +93,7 @@ fn verdicts(causes: Causes) -> Verdicts {
         available: seen,
         going_on,
         mut stuck,
+        pods,
         ..
     } = running;
     let available = match refused {
@@ -104,7 +107,11 @@ fn verdicts(causes: Causes) -> Verdicts {
     };
     let stalled = stalled([&accepted, &resolved, &available], stuck.as_ref());
     let reconciling = reconciling(&stalled, retried, going_on);
-    let ready = ready([&accepted, &resolved, &available, &healthy]);
+    let serving = match (pods, fit) {
+        (Some(pods), Some(fit)) if fit < pods.least() => Serving::TooFew,
+        _ => Serving::Enough,
+    };
+    let ready = ready([&accepted, &resolved, &available, &healthy], serving);
     [
         (ConditionType::Accepted, accepted),
         (ConditionType::ResolvedRefs, resolved),
@@ -141,15 +148,28 @@ fn reconciling(stalled: &Verdict, retried: Option<String>, going_on: Option<Stri
     }
 }
 
-/// Accepted, ResolvedRefs and Available must be True; Healthy must not be False, unless some pods are healthy: that enough of
-/// them serve is what Available says.
-fn ready(causes: [&Verdict; 4]) -> Verdict {
+/// Whether enough pods are ready and not unhealthy, of as many as `Available` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Serving {
+    Enough,
+    TooFew,
+}
+
+/// Accepted, ResolvedRefs and Available must be True; Healthy must not be False, unless only some pods are unhealthy and enough
+/// others serve.
+fn ready(causes: [&Verdict; 4], serving: Serving) -> Verdict {
     let [accepted, resolved, available, healthy] = causes;
     let missing = [accepted, resolved, available]
         .into_iter()
         .find(|verdict| verdict.truth != Truth::True);
-    let bad = missing
-        .or_else(|| Some(healthy).filter(|healthy| healthy.is_bad() && healthy.reason != Reason::SomePodsUnhealthy));
+    let leaves_enough = healthy.reason == Reason::SomePodsUnhealthy && serving == Serving::Enough;
+    let unhealthy = Some(healthy).filter(|healthy| healthy.is_bad() && !leaves_enough);
+    let bad = match missing {
+        // That pods are not ready yet says less than why they are not.
+        Some(available) if available.reason == Reason::Progressing => unhealthy.or(missing),
+        Some(_) => missing,
+        None => unhealthy,
+    };
     if let Some(bad) = bad {
         return Verdict {
             truth: Truth::False,

@@ -232,6 +232,17 @@ fn by_name<'a, K: ResourceExt>(items: &'a [Arc<K>], name: &str) -> Option<&'a K>
 
 // === impl PodCount ===
 
+impl PodCount {
+    /// How many must serve for `Available` to hold: while pods are added, as many as served before.
+    pub(super) fn least(self) -> usize {
+        let least = deployment::least(self.wanted);
+        if self.ready < least {
+            return deployment::least(self.ready);
+        }
+        least
+    }
+}
+
 impl fmt::Display for PodCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ready, self.wanted)

@@ -28,8 +28,12 @@ pub(super) enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kube {
     Ready,
-    /// Not ready, and nothing is wrong with it.
+    /// Not ready yet, and nothing is wrong with it.
     Starting,
+    /// It was ready, and stopped to be a moment ago: what is heard of it tells more.
+    Lapsed,
+    /// Its containers run, and it has not been ready for long.
+    Failing,
     /// A container does not run, for this reason.
     Broken(Reason),
 }
@@ -47,6 +51,10 @@ pub(super) struct Asked<'a> {
     pub(super) kube: Kube,
     pub(super) sign: &'a Sign,
     pub(super) age: Age,
+    /// Whether it gave a sign of life since it became ready, or began to run, and none for a whole stale time after.
+    pub(super) fell_silent: bool,
+    /// Whether it was published as silent, by evidence of what runs now.
+    pub(super) was_silent: bool,
     pub(super) policy: HeartbeatPolicy,
     pub(super) published: Option<&'a ServiceStatus>,
 }
@@ -55,9 +63,23 @@ pub(super) struct Asked<'a> {
 pub(super) fn judge(asked: Asked<'_>) -> Row {
     let was = asked.published.and_then(|service| Reason::parse(&service.verdict));
     match (asked.kube, asked.sign) {
-        (Kube::Starting, _) => uncounted(Reason::Starting),
         (Kube::Broken(reason), _) => unhealthy(reason),
-        (Kube::Ready, Sign::Fresh { reported, is_doubtful }) => match reported {
+        // It hangs: its probe fails for that reason.
+        (Kube::Starting | Kube::Failing, Sign::Stale) if asked.fell_silent => unhealthy(Reason::HeartbeatStale),
+        // Nothing was heard that says otherwise.
+        (Kube::Starting | Kube::Failing, sign) if asked.was_silent && !matches!(sign, Sign::Fresh { .. }) => {
+            unhealthy(Reason::HeartbeatStale)
+        }
+        (Kube::Starting, _) => uncounted(Reason::Starting),
+        (Kube::Failing, _) => unhealthy(Reason::PodNotReady),
+        (Kube::Ready | Kube::Lapsed, sign) => heard(asked, sign, was),
+    }
+}
+
+/// What is told from heartbeats.
+fn heard(asked: Asked<'_>, sign: &Sign, was: Option<Reason>) -> Row {
+    match sign {
+        Sign::Fresh { reported, is_doubtful } => match reported {
             Reported::Unspecified | Reported::Unknown | Reported::Healthy | Reported::Stopping => healthy(),
             Reported::Starting => match asked.age {
                 Age::InGrace => uncounted(Reason::Starting),
@@ -68,16 +90,22 @@ pub(super) fn judge(asked: Asked<'_>) -> Row {
             Reported::Unhealthy if *is_doubtful && was != Some(Reason::ReportedUnhealthy) => healthy(),
             Reported::Unhealthy => unhealthy(Reason::ReportedUnhealthy),
         },
-        (Kube::Ready, Sign::Stale) => unhealthy(Reason::HeartbeatStale),
-        (Kube::Ready, Sign::Absent) => absent(asked, was),
-        (Kube::Ready, Sign::OfPredecessor) => never_registered(asked),
-        (Kube::Ready, Sign::Elsewhere { .. }) if asked.age == Age::InGrace => uncounted(Reason::IdentityNotHonoured),
-        (Kube::Ready, Sign::Elsewhere { .. } | Sign::UsedByAnother) => unknown(Reason::IdentityNotHonoured),
-        (Kube::Ready, Sign::Unreachable) => unknown(Reason::ControlPlaneUnreachable),
-        (Kube::Ready, Sign::Reset) => unknown(Reason::RegistryReset),
-        (Kube::Ready, Sign::Lost) => unknown(Reason::RegistrationLost),
-        (Kube::Ready, Sign::Suspect) => unknown(Reason::ControlPlaneSuspect),
-        (Kube::Ready, Sign::Undecided) => stands(was),
+        // What fell silent ran before it: this one has its time for a first sign.
+        Sign::Stale if asked.age == Age::InGrace && !asked.fell_silent && was != Some(Reason::HeartbeatStale) => {
+            uncounted(Reason::WaitingForRegistration)
+        }
+        Sign::Stale => unhealthy(Reason::HeartbeatStale),
+        Sign::Absent => absent(asked, was),
+        Sign::OfPredecessor => never_registered(asked, was),
+        Sign::Elsewhere { .. } if asked.age == Age::InGrace => uncounted(Reason::IdentityNotHonoured),
+        Sign::Elsewhere { .. } | Sign::UsedByAnother => unknown(Reason::IdentityNotHonoured),
+        // Who was known to be silent before nobody could be heard is not taken for alive.
+        Sign::Unreachable if asked.was_silent => unhealthy(Reason::HeartbeatStale),
+        Sign::Unreachable => unknown(Reason::ControlPlaneUnreachable),
+        Sign::Reset => unknown(Reason::RegistryReset),
+        Sign::Lost => unknown(Reason::RegistrationLost),
+        Sign::Suspect => unknown(Reason::ControlPlaneSuspect),
+        Sign::Undecided => stands(was),
     }
 }
 
@@ -92,7 +120,7 @@ pub(super) const fn is_fresh(reason: Reason) -> bool {
 fn absent(asked: Asked<'_>, was: Option<Reason>) -> Row {
     let was_registered = asked.published.is_some_and(|service| !service.never_registered);
     match was {
-        _ if !was_registered => never_registered(asked),
+        _ if !was_registered => never_registered(asked, was),
         // It was dead before its registration went.
         Some(Reason::HeartbeatStale) => unhealthy(Reason::HeartbeatStale),
         Some(Reason::RegistryReset) => unknown(Reason::RegistryReset),
@@ -100,11 +128,13 @@ fn absent(asked: Asked<'_>, was: Option<Reason>) -> Row {
     }
 }
 
-fn never_registered(asked: Asked<'_>) -> Row {
+fn never_registered(asked: Asked<'_>, was: Option<Reason>) -> Row {
+    // The time for a first sign is given once, whatever the clock of its node says.
+    let was_told = matches!(was, Some(Reason::NeverRegistered | Reason::NotRegistered));
     match (asked.age, asked.policy) {
-        (Age::InGrace, _) => uncounted(Reason::WaitingForRegistration),
-        (Age::Old, HeartbeatPolicy::Required) => unhealthy(Reason::NeverRegistered),
-        (Age::Old, HeartbeatPolicy::Auto | HeartbeatPolicy::Off) => unknown(Reason::NotRegistered),
+        (Age::InGrace, _) if !was_told => uncounted(Reason::WaitingForRegistration),
+        (_, HeartbeatPolicy::Required) => unhealthy(Reason::NeverRegistered),
+        (_, HeartbeatPolicy::Auto | HeartbeatPolicy::Off) => unknown(Reason::NotRegistered),
     }
 }
 

@@ -31,7 +31,10 @@ pub(super) fn of_pod(service: &ServiceStatus, reason: Reason, plane: &str) -> St
         Reason::ReportedUnhealthy => "beats, and reports UNHEALTHY".to_owned(),
         Reason::ReportedStarting => "has been ready for long, and still reports STARTING".to_owned(),
         Reason::NeverRegistered => {
-            format!("never registered with {plane}, and heartbeat.policy is Required")
+            format!(
+                "never registered with {plane}, and heartbeat.policy is Required; a client that does not try again after its \
+                 first attempt failed needs a restart of its pod"
+            )
         }
         Reason::NotRegistered => format!("is not registered with {plane}: nothing is known of its heartbeats"),
         Reason::WaitingForRegistration => "is ready; its first heartbeat is awaited".to_owned(),

@@ -4,6 +4,7 @@
 mod guards;
 mod identities;
 mod properties;
+mod readiness;
 mod reports;
 mod steps;
 mod table;

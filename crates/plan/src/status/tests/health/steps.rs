@@ -32,6 +32,7 @@ fn flow_with(own: Sign, processor: Value) -> Flow {
                 silent_for: Some(std::time::Duration::from_secs(36)),
             }],
             is_shared: false,
+            stale_after: std::time::Duration::from_secs(30),
             identity: None,
         },
     };
@@ -99,6 +100,30 @@ fn what_is_not_known_of_a_step_is_not_known_of_the_pipeline() {
                 "step ttp: nobody knows"
             );
         }
+    }
+}
+
+// The runner is not ready before the processors answer: that is their trouble, however long it takes.
+#[test]
+fn a_pipeline_that_waits_for_a_processor_starts() {
+    let well = condition_of("True", "HeartbeatFresh", "1/1 pods beat");
+    for (is_ready, expected) in [("False", "Unknown/Starting"), ("True", "False/PodNotReady")] {
+        let mut flow = flow_with(fresh(), well.clone()).with_deployment(
+            deployment("payments-pipeline", 1, "Recreate", unsettled(1)),
+            vec![starting(
+                "payments-a",
+                json!({"running": {"startedAt": "2026-03-01T11:00:00Z"}}),
+                0,
+                json!({}),
+            )],
+        );
+        for processor in flow.processors.values_mut() {
+            let conditions = Arc::make_mut(processor).status.as_mut().unwrap().conditions.iter_mut();
+            for condition in conditions.filter(|condition| condition.type_ == "Ready") {
+                condition.status = is_ready.to_owned();
+            }
+        }
+        assert_eq!(told(&flow.publish().status, ConditionType::Healthy), expected);
     }
 }
 

@@ -100,6 +100,27 @@ fn silence_is_told_once_and_so_is_its_end() {
     }
 }
 
+// Pods beat as they were told when they were made: an edit must not make all of them look dead before they are rolled.
+#[test]
+fn an_interval_that_is_edited_counts_once_pods_are_told() {
+    for dialect in ALL {
+        let mut world = with(dialect, json!({"intervalSeconds": 60}));
+        world.of("ttp").pods[0].client.interval = 60;
+        world.until("ttp", "True/HeartbeatFresh", 150);
+        world.run(60);
+        world.of("ttp").object.spec.heartbeat = Some(read(json!({"intervalSeconds": 5})));
+        world.publish("ttp");
+        world.is_quiet_for(300);
+        // It is rolled, and judged by the new one.
+        world.replace("ttp", 0);
+        world.of("ttp").pods[0].client.interval = 5;
+        world.until("ttp", "True/HeartbeatFresh", 40);
+        world.run(60);
+        world.of("ttp").pods[0].client.is_stopped = true;
+        world.until("ttp", "False/HeartbeatStale", 45);
+    }
+}
+
 // The last words of a dying process, or a packet that was late, must not make it look alive.
 #[test]
 fn one_heartbeat_does_not_end_silence() {

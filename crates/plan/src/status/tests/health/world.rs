@@ -59,7 +59,16 @@ pub(super) struct Client {
 pub(super) struct PodSim {
     pub(super) name: String,
     pub(super) address: String,
+    /// When its process began.
+    started: u64,
     ready_since: Option<u64>,
+    unready_since: Option<u64>,
+    /// A probe asks the process: who is stopped is not ready.
+    pub(super) is_probed: bool,
+    /// Seconds for which the probe's answer has been another than what is shown.
+    doubted: u64,
+    /// How far the clock of its node is ahead.
+    pub(super) ahead: i64,
     /// The main container's state when it is not simply ready.
     status: Option<Value>,
     pub(super) client: Client,
@@ -169,7 +178,12 @@ impl World {
                 next: self.second + 1 + self.serial % INTERVAL,
             },
             address: format!("10.0.{}.{}", self.serial / 250, self.serial % 250 + 1),
+            started: self.second,
             ready_since: Some(self.second),
+            unready_since: None,
+            is_probed: false,
+            doubted: 0,
+            ahead: 0,
             status: None,
             name,
         }
@@ -213,6 +227,7 @@ impl World {
         let managed = self.of(name);
         let pod = &mut managed.pods[index];
         pod.ready_since = None;
+        pod.unready_since = None;
         pod.client.is_stopped = true;
         pod.status = Some(json!({
             "phase": "Running", "podIP": pod.address, "conditions": [{"type": "Ready", "status": "False"}],
@@ -235,10 +250,29 @@ impl World {
         let second = self.second;
         let managed = self.of(name);
         let pod = &mut managed.pods[index];
+        pod.started = second;
         pod.ready_since = Some(second);
         pod.status = None;
         pod.client.is_stopped = false;
         pod.client.is_registered = false;
+        managed.dirty = true;
+    }
+
+    /// A crashed pod runs again, and is not ready yet.
+    pub(super) fn start(&mut self, name: &str, index: usize) {
+        self.recover(name, index);
+        let second = self.second;
+        let pod = &mut self.of(name).pods[index];
+        pod.ready_since = None;
+        pod.unready_since = Some(second);
+    }
+
+    /// The probe of a pod fails from now on, though its process runs.
+    pub(super) fn lapse(&mut self, name: &str, index: usize) {
+        let second = self.second;
+        let managed = self.of(name);
+        managed.pods[index].ready_since = None;
+        managed.pods[index].unready_since = Some(second);
         managed.dirty = true;
     }
 
@@ -295,6 +329,35 @@ impl World {
         for _ in 0..seconds {
             self.step();
         }
+    }
+
+    /// A pod that runs is ready from now on.
+    pub(super) fn get_ready(&mut self, name: &str, index: usize) {
+        let second = self.second;
+        let managed = self.of(name);
+        managed.pods[index].ready_since = Some(second);
+        managed.dirty = true;
+    }
+
+    /// Scales to that many pods; those that come are new.
+    pub(super) fn scale(&mut self, name: &str, pods: usize) {
+        let new: Vec<PodSim> = (0..pods).map(|_| self.pod(name)).collect();
+        let managed = self.of(name);
+        managed.pods = new;
+        managed.dirty = true;
+    }
+
+    /// Whether the process that runs in the first pod has registered and beaten, as far as the control plane knows.
+    pub(super) fn has_beaten(&self, name: &str) -> bool {
+        let Some(pod) = self.objects[name].pods.first() else {
+            return false;
+        };
+        let entry = pod.client.id.as_ref().and_then(|id| self.registry.get(id));
+        entry.is_some_and(|entry| entry.registered >= pod.started && entry.beat.is_some())
+    }
+
+    pub(super) fn is_ready(&self, name: &str) -> bool {
+        self.objects[name].pods.iter().all(|pod| pod.ready_since.is_some())
     }
 
     /// Runs until Healthy of the object is told so; gives the seconds that it took.
@@ -363,6 +426,7 @@ impl World {
 
     fn step(&mut self) {
         self.second += 1;
+        self.probes();
         self.clients();
         if self.dialect == Dialect::Go {
             self.janitor();
@@ -384,6 +448,28 @@ impl World {
         }
         for name in woken {
             self.pass(&name);
+        }
+    }
+
+    /// The kubelet's: every 5 s, and three failures make a pod unready.
+    fn probes(&mut self) {
+        let second = self.second;
+        for managed in self.objects.values_mut() {
+            for pod in managed
+                .pods
+                .iter_mut()
+                .filter(|pod| pod.is_probed && pod.status.is_none())
+            {
+                let (answers, is_ready) = (!pod.client.is_stopped, pod.ready_since.is_some());
+                pod.doubted = if answers == is_ready { 0 } else { pod.doubted + 1 };
+                let is_over = pod.doubted >= if answers { 5 } else { 15 };
+                if is_over {
+                    pod.doubted = 0;
+                    pod.ready_since = answers.then_some(second);
+                    pod.unready_since = (!answers).then_some(second);
+                    managed.dirty = true;
+                }
+            }
         }
     }
 
@@ -567,11 +653,12 @@ impl World {
         };
         let ready = pods.iter().filter(|pod| crate::status::pods::is_ready(pod)).count();
         let wanted = i32::try_from(pods.len()).unwrap();
-        let status = if ready + 1 > pods.len().max(1) || ready == pods.len() {
+        let mut status = if ready == pods.len() {
             settled(wanted)
         } else {
             unsettled(wanted)
         };
+        status["availableReplicas"] = json!(ready);
         let observed = ProcessorObserved {
             object: Arc::new(managed.object.clone()),
             upstreams: BTreeMap::new(),
@@ -616,18 +703,24 @@ pub(super) fn asks() -> Identity {
 
 impl PodSim {
     fn live(&self) -> Arc<Pod> {
-        let since = |second: u64| (now() + SignedDuration::from_secs(i64::try_from(second).unwrap())).to_string();
+        let since =
+            |second: u64| (now() + SignedDuration::from_secs(i64::try_from(second).unwrap() + self.ahead)).to_string();
         let status = self.status.clone().unwrap_or_else(|| {
             json!({
                 "phase": "Running", "podIP": self.address,
                 "conditions": [{
                     "type": "Ready", "status": if self.ready_since.is_some() { "True" } else { "False" },
-                    "lastTransitionTime": self.ready_since.map(since),
+                    "lastTransitionTime": self.ready_since.or(self.unready_since).map(since),
                 }],
                 "containerStatuses": [container(
-                    json!({"running": {"startedAt": since(self.ready_since.unwrap_or_default())}}), 0, json!({}), true)],
+                    json!({"running": {"startedAt": since(self.started)}}), 0, json!({}), self.ready_since.is_some())],
             })
         });
-        pod(&self.name, REVISION, status)
+        let mut pod = Pod::clone(&pod(&self.name, REVISION, status));
+        let made = now() + SignedDuration::from_secs(i64::try_from(self.started).unwrap());
+        pod.metadata.creation_timestamp = Some(read(json!(made.to_string())));
+        let interval = read(json!([{"name": "HEARTBEAT_INTERVAL_SECONDS", "value": self.client.interval.to_string()}]));
+        pod.spec.as_mut().unwrap().containers[0].env = interval;
+        Arc::new(pod)
     }
 }
