@@ -422,4 +422,4 @@ fn with_uid(body: &Value, uid: &str) -> Value {
 
 #[cfg(test)]
 #[path = "apply_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -45,7 +45,7 @@ fn context(live: &Arc<Mutex<Value>>, asked: &Arc<Mutex<usize>>) -> Context {
 }
 
 /// A context whose requests this client sends.
-fn context_of(client: Client) -> Context {
+pub(crate) fn context_of(client: Client) -> Context {
     let metrics = Metrics::register(&Registry::new("test", "0"));
     let budget = Arc::new(Budget::of_writes(None));
     let line = Arc::new(Line::new(None, Arc::clone(&budget), metrics.clone()));

@@ -1,6 +1,6 @@
-//! Whether the caches can be trusted: listed once, and every watch alive. It turns the watches' signs of life into the
-//! `caches` check of `/readyz` and into gauges, and wakes the objects of a namespace that became known; it repairs
-//! nothing, because watches repair themselves.
+//! Whether the caches can be trusted: listed, and every watch alive. It turns the watches' signs of life into the word
+//! that passes go by, the `caches` check of `/readyz` and gauges, and wakes the objects of a namespace that can be read
+//! now; it repairs nothing, because watches repair themselves.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     caches::{Cached, Caches},
     metrics::Metrics,
-    places::{Places, Standing},
+    places::{Places, Standing, Verdict},
 };
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -25,15 +25,8 @@ pub(crate) struct Health {
     pub(crate) check: Check,
     pub(crate) metrics: Metrics,
     pub(crate) caches: Arc<Caches>,
-    /// Becomes true when one namespace is listed, and every other one too or refused.
-    pub(crate) synced: watch::Sender<bool>,
-}
-
-/// What readiness makes of all namespaces.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Ready,
-    NotReady(String),
+    /// Whether this replica could work: as the check says.
+    pub(crate) fit: watch::Sender<bool>,
 }
 
 // === impl Health ===
@@ -41,37 +34,37 @@ enum Verdict {
 impl Health {
     /// Judges on every turn, and every few seconds, until it is dropped.
     pub(crate) async fn run(self) {
-        let mut last = BTreeMap::new();
         loop {
-            last = self.judge(&last);
+            self.judge();
             // Time over is the usual case.
             let _ = timeout(PERIOD, self.changed.notified()).await;
         }
     }
 
-    fn judge(&self, last: &BTreeMap<Option<String>, Standing>) -> BTreeMap<Option<String>, Standing> {
-        let standings = self.places.standings();
-        match readiness(&standings) {
+    fn judge(&self) {
+        let (before, standings) = self.places.judge();
+        let verdict = Verdict::of(&standings);
+        self.fit.send_if_modified(|fit| {
+            let is_ready = verdict == Verdict::Ready;
+            std::mem::replace(fit, is_ready) != is_ready
+        });
+        match verdict {
             Verdict::Ready => self.check.ready(),
             Verdict::NotReady(why) => self.check.not_ready(why),
         }
         for (namespace, standing) in &standings {
-            self.turned(namespace.as_deref(), last.get(namespace), standing);
-        }
-        if is_synced(&standings) {
-            self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+            self.turned(namespace.as_deref(), before.get(namespace), standing);
         }
         let unreadable = standings.values().filter(|standing| standing.complaint().is_some());
         let unreadable = i64::try_from(unreadable.count()).unwrap_or(i64::MAX);
         self.metrics.unreadable_namespaces.set(unreadable);
         self.measure();
-        standings
     }
 
-    /// Tells of a namespace that is lost or found, and wakes the objects of one whose lists are complete now: passes
-    /// over them were refused until here.
+    /// Tells of a namespace that is lost or found, and wakes the objects of one that can be read now: passes over them were
+    /// refused until here.
     fn turned(&self, namespace: Option<&str>, last: Option<&Standing>, now: &Standing) {
-        if now.is_listed() && !last.is_some_and(Standing::is_listed) {
+        if *now == Standing::Good && last != Some(&Standing::Good) {
             self.caches.wake_all(namespace);
         }
         let namespace = namespace.unwrap_or("(all)");
@@ -108,56 +101,64 @@ impl Health {
     }
 }
 
-/// Passes may begin when nothing more can be expected soon, and there is something to work on.
-fn is_synced(standings: &BTreeMap<Option<String>, Standing>) -> bool {
-    let waiting = standings
-        .values()
-        .any(|standing| matches!(standing, Standing::Waiting(_)));
-    !waiting && standings.values().any(Standing::is_listed)
-}
-
-/// A namespace that is lost takes readiness away only when no other one is left.
-fn readiness(standings: &BTreeMap<Option<String>, Standing>) -> Verdict {
-    let waiting = standings
-        .values()
-        .any(|standing| matches!(standing, Standing::Waiting(_)));
-    if !waiting && standings.values().any(|standing| *standing == Standing::Good) {
-        return Verdict::Ready;
-    }
-    let complaints: Vec<&str> = standings.values().filter_map(Standing::complaint).collect();
-    Verdict::NotReady(complaints.join("; "))
-}
-
 #[cfg(test)]
 mod tests {
+    use flowctl_api::Pipeline;
+    use flowctl_runtime::{Metrics as Registry, Readiness};
+    use kube::core::error_boundary::DeserializeGuard;
+    use serde_json::json;
+
     use super::*;
+    use crate::{
+        places::tests::{life, places_of},
+        queue::Queue,
+    };
 
-    fn standings<const N: usize>(all: [Standing; N]) -> BTreeMap<Option<String>, Standing> {
-        let named = all.into_iter().enumerate();
-        named
-            .map(|(number, standing)| (Some(number.to_string()), standing))
-            .collect()
-    }
+    // Passes over a namespace whose watches are dead are refused: if nobody woke its objects when it can be read again, they
+    // would be left alone until they change or the operator is restarted.
+    #[tokio::test(start_paused = true)]
+    async fn objects_are_woken_whenever_their_namespace_can_be_read_again() {
+        let places = Arc::new(places_of(&["ns", "other"]));
+        let caches = Arc::new(Caches::new(Queue::new()));
+        let pipeline = json!({
+            "apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline",
+            "metadata": {"namespace": "ns", "name": "a", "uid": "u", "resourceVersion": "1"},
+            "spec": {"source": {"type": "A"}, "consumers": [{"type": "B"}]},
+        });
+        let pipeline: Pipeline = serde_json::from_value(pipeline).expect("a Pipeline");
+        caches.pipelines.observed(DeserializeGuard(Ok(pipeline)));
+        let (fit, is_fit) = watch::channel(false);
+        let health = Health {
+            places: Arc::clone(&places),
+            changed: Arc::default(),
+            check: Readiness::new().check("caches", "not yet"),
+            metrics: Metrics::register(&Registry::new("test", "0")),
+            caches: Arc::clone(&caches),
+            fit,
+        };
+        let woken = || {
+            health.judge();
+            let work = futures::FutureExt::now_or_never(caches.queue.next()).flatten();
+            work.is_some()
+        };
+        let list = |namespace: &str| life(&places, namespace).listed(life(&places, namespace).wanted());
 
-    // One namespace that is deleted, or whose Role is, must not take the operator away from all others.
-    #[test]
-    fn a_lost_namespace_stops_nobody_else_and_an_unknown_one_is_waited_for() {
-        let why = || "why".to_owned();
-        let refused = standings([Standing::Good, Standing::Refused(why())]);
-        assert!(is_synced(&refused));
-        assert_eq!(readiness(&refused), Verdict::Ready);
-        let stale = standings([Standing::Good, Standing::Stale(why())]);
-        assert!(is_synced(&stale));
-        assert_eq!(readiness(&stale), Verdict::Ready);
-        let waiting = standings([Standing::Good, Standing::Waiting(why())]);
-        assert!(!is_synced(&waiting));
-        assert_eq!(readiness(&waiting), Verdict::NotReady(why()));
-        let none = standings([Standing::Refused(why())]);
-        assert!(!is_synced(&none));
-        assert_eq!(readiness(&none), Verdict::NotReady(why()));
-        assert_eq!(
-            readiness(&standings([Standing::Stale(why())])),
-            Verdict::NotReady(why())
-        );
+        assert!(!woken() && !*is_fit.borrow());
+        list("other");
+        assert!(!woken() && !*is_fit.borrow(), "the rest may come soon");
+        list("ns");
+        assert!(woken() && *is_fit.borrow());
+        assert!(!woken(), "once");
+        places.list_again();
+        list("ns");
+        assert!(woken(), "although nobody judged between");
+        assert!(!*is_fit.borrow());
+        list("other");
+        assert!(!woken() && *is_fit.borrow());
+        tokio::time::advance(Duration::from_secs(101)).await;
+        life(&places, "other").seen();
+        assert!(!woken() && !places.knows("ns") && *is_fit.borrow());
+        life(&places, "ns").seen();
+        assert!(woken() && places.knows("ns"));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     task::Poll,
@@ -35,11 +35,10 @@ use crate::{
 };
 
 /// What the lease needs.
-pub(crate) const RULES: &[Rule] = &[Rule::new(
-    "coordination.k8s.io",
-    &["leases"],
-    &["create", "get", "update"],
-)];
+pub(crate) const RULES: &[Rule] = &[
+    Rule::new("coordination.k8s.io", &["leases"], &["create"]),
+    Rule::new("coordination.k8s.io", &["leases"], &["get", "update"]).of_the_lease(),
+];
 
 /// Between two attempts after a failed request.
 const RETRY: Duration = Duration::from_millis(500);
@@ -74,6 +73,8 @@ pub(crate) struct Leader {
     election: Election,
     fence: Fence,
     metrics: Metrics,
+    /// Whether this replica could work. Who cannot looks on, and does not take the lease: another one may be able to.
+    fit: watch::Receiver<bool>,
     /// Becomes true when this replica leads.
     leading: watch::Sender<bool>,
     lease: Known,
@@ -141,6 +142,12 @@ impl Fence {
         .await
     }
 
+    /// As a renewal does.
+    #[cfg(test)]
+    pub(crate) fn open_for(&self, time: Duration) {
+        self.set(Some(Instant::now() + time));
+    }
+
     fn set(&self, open_until: Option<Instant>) {
         if let Passage::Until(until) = &*self.0 {
             *until.lock().unwrap_or_else(PoisonError::into_inner) = open_until;
@@ -162,6 +169,7 @@ impl Leader {
         election: Election,
         fence: Fence,
         metrics: Metrics,
+        fit: watch::Receiver<bool>,
         leading: watch::Sender<bool>,
     ) -> Self {
         let api = Api::namespaced(client, &election.namespace);
@@ -170,6 +178,7 @@ impl Leader {
             election,
             fence,
             metrics,
+            fit,
             leading,
             lease: Known::Nothing,
             seen: None,
@@ -185,8 +194,9 @@ impl Leader {
     /// [`Lost`], after this replica led.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Lost> {
         loop {
+            let was_fit = *self.fit.borrow();
             let step = tokio::select! {
-                step = self.step() => step,
+                step = self.step(was_fit) => step,
                 () = stop.cancelled() => {
                     self.release().await;
                     return Ok(());
@@ -203,6 +213,7 @@ impl Leader {
             };
             tokio::select! {
                 () = sleep(pause) => {}
+                () = becomes(&mut self.fit), if !was_fit => {}
                 () = stop.cancelled() => {
                     self.release().await;
                     return Ok(());
@@ -212,7 +223,7 @@ impl Leader {
     }
 
     /// One look or one write; gives the time until the next. `Err`: lost, and why.
-    async fn step(&mut self) -> Result<Duration, String> {
+    async fn step(&mut self, is_fit: bool) -> Result<Duration, String> {
         // The leader knows the lease from its last write; the others must look.
         if self.renewed.is_none() || !matches!(self.lease, Known::Lease(_)) {
             self.look().await;
@@ -229,6 +240,7 @@ impl Leader {
         match decision {
             Decision::Lost => Err(self.why_lost()),
             Decision::Wait(wait) => Ok(wait),
+            _ if self.renewed.is_none() && !is_fit => Ok(LOOK),
             Decision::Create | Decision::TakeOver | Decision::Renew => Ok(self.write().await),
         }
     }
@@ -362,6 +374,14 @@ impl Leader {
                 }
             }
         }
+    }
+}
+
+/// Waits until it is so.
+async fn becomes(fit: &mut watch::Receiver<bool>) {
+    if fit.wait_for(|fit| *fit).await.is_err() {
+        // Nobody will say so any more: everything is ending.
+        pending::<()>().await;
     }
 }
 

@@ -23,6 +23,7 @@ struct Apiserver {
 
 struct Replica {
     fence: Fence,
+    fit: watch::Sender<bool>,
     stop: CancellationToken,
     task: AbortOnDropHandle<Result<(), Lost>>,
 }
@@ -82,16 +83,23 @@ impl Apiserver {
     }
 
     fn replica(&self, identity: &str) -> Replica {
+        self.replica_that(identity, true)
+    }
+
+    /// A replica that could work, or could not.
+    fn replica_that(&self, identity: &str, is_fit: bool) -> Replica {
         let election = Election {
             namespace: "ns".to_owned(),
             name: "lease".to_owned(),
             identity: identity.to_owned(),
         };
         let (fence, stop) = (Fence::closed(), CancellationToken::new());
+        let (fit, is_fit) = watch::channel(is_fit);
         let metrics = Metrics::register(&Registry::new("test", "0"));
-        let leader = Leader::new(self.client(), election, fence.clone(), metrics, watch::channel(false).0);
+        let leading = watch::channel(false).0;
+        let leader = Leader::new(self.client(), election, fence.clone(), metrics, is_fit, leading);
         let task = AbortOnDropHandle::new(tokio::spawn(leader.run(stop.clone())));
-        Replica { fence, stop, task }
+        Replica { fence, fit, stop, task }
     }
 }
 
@@ -182,4 +190,29 @@ async fn what_is_not_ours_is_not_given_back() {
     one.stop.cancel();
     one.task.await.expect("no panic").expect("an orderly end");
     assert_eq!(apiserver.holder().as_deref(), Some("other"));
+}
+
+// A replica that may not list pods, or has not listed them yet, would hold the lease and do nothing, for ever, beside one that
+// could work. It must not lose time either: who becomes able to work leads at once, and knows how long the lease stood.
+#[tokio::test(start_paused = true)]
+async fn who_cannot_work_does_not_lead_until_it_can() {
+    let apiserver = Apiserver::default();
+    let one = apiserver.replica_that("one", false);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(apiserver.holder(), None, "nobody can work");
+    let other = apiserver.replica("other");
+    sleep(Duration::from_secs(20)).await;
+    assert!(other.fence.is_open() && !one.fence.is_open());
+
+    // A leader whose caches are lost for a while goes on renewing: it ends when it was too long, and not here.
+    other.fit.send_replace(false);
+    sleep(Duration::from_secs(60)).await;
+    assert!(other.fence.is_open());
+
+    other.task.abort();
+    sleep(DURATION + Duration::from_secs(5)).await;
+    assert_eq!(apiserver.holder().as_deref(), Some("other"), "nobody can work");
+    one.fit.send_replace(true);
+    sleep(Duration::from_millis(10)).await;
+    assert!(one.fence.is_open(), "the lease stood still for long enough");
 }

@@ -19,6 +19,7 @@ mod kept;
 mod lane;
 mod leader;
 mod lease;
+mod life;
 mod line;
 mod mends;
 mod metrics;

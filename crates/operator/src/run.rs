@@ -1,5 +1,6 @@
 //! Start-up and end of the operator: clients, definitions, watches, leadership, workers; and back in the other order.
-//! Replicas that do not lead keep warm caches and make no passes.
+//! Replicas that do not lead keep warm caches and make no passes. Who comes to lead lists everything once more before the
+//! first pass: its watches may be a minute behind what the former leader knew.
 
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -86,6 +87,11 @@ pub enum RunError {
     /// Another replica leads.
     #[error(transparent)]
     Lost(#[from] Lost),
+    /// This replica led, and could not read what it should work on.
+    #[error(
+        "nothing could be read from the apiserver for minutes: gave the lease back, so that another replica can lead"
+    )]
+    Blind,
     /// A part of the operator that never ends has ended.
     #[error("a part of the operator ended by itself: {0}")]
     Ended(#[source] JoinError),
@@ -130,7 +136,8 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         .run(),
     );
 
-    let (fence, mut leadership, mut leads, stop_leading) = lead(&clients, &options, &metrics);
+    let (fit, is_fit) = watch::channel(false);
+    let (fence, mut leadership, mut leads, stop_leading) = lead(&clients, &options, &metrics, is_fit);
     let (events, publisher) = events(
         clients.writes.clone(),
         options.instance.clone(),
@@ -172,7 +179,12 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
         resync: options.resync,
     });
 
-    let (synced, mut is_synced) = watch::channel(false);
+    let mut leads_blindly = leads.clone();
+    let blind = async {
+        // An error means that everything is ending.
+        let _ = leads_blindly.wait_for(|leads| *leads).await;
+        places.blind().await;
+    };
     let mut workers = JoinSet::new();
     let start = async {
         // The senders live in the tasks: an error means that everything is ending.
@@ -181,16 +193,19 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
             tasks.spawn(watch);
         }
         let health = Health {
-            places,
+            places: Arc::clone(&places),
             changed,
             check: caches_check,
             metrics: metrics.clone(),
             caches: Arc::clone(&caches),
-            synced,
+            fit,
         };
         tasks.spawn(health.run());
-        let _ = unless_ended(&mut tasks, is_synced.wait_for(|synced| *synced)).await?;
         let _ = unless_ended(&mut tasks, leads.wait_for(|leads| *leads)).await?;
+        if options.election.is_some() {
+            places.list_again();
+        }
+        let () = unless_ended(&mut tasks, places.synced()).await?;
         let () = unless_ended(&mut tasks, heartbeats.begin()).await?;
         queue.begin();
         caches.wake_all(None);
@@ -204,33 +219,37 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     let end = tokio::select! {
         () = shutdown.requested() => Ok(()),
         ended = start => ended,
+        () = blind, if options.election.is_some() => Err(RunError::Blind),
         lost = &mut leadership => lost.map_err(RunError::Ended).and_then(|lost| lost.map_err(RunError::Lost)),
     };
 
     queue.close();
-    if end.is_err() {
-        // Nothing may be written any more: passes end where they are, and the next leader's find the same end.
-        workers.shutdown().await;
-        tasks.shutdown().await;
-        return end;
-    }
-    if timeout(DRAIN, async { while workers.join_next().await.is_some() {} })
-        .await
-        .is_err()
+    // When it was not asked to end nothing may be written any more: passes end where they are, and the next leader's find
+    // the same end.
+    if end.is_ok()
+        && timeout(DRAIN, async { while workers.join_next().await.is_some() {} })
+            .await
+            .is_err()
     {
         tracing::warn!("passes did not end within {} s", DRAIN.as_secs());
     }
     workers.shutdown().await;
     tasks.shutdown().await;
     drop(work);
-    // What is left after that is dropped.
-    let _ = timeout(LAST_EVENTS, &mut last_events).await;
+    match &end {
+        Ok(()) => {
+            // What is left after that is dropped.
+            let _ = timeout(LAST_EVENTS, &mut last_events).await;
+        }
+        Err(RunError::Blind) => {}
+        Err(_) => return end,
+    }
     stop_leading.cancel();
     if !leadership.is_finished() {
         // Bounded by the limit of the request that gives the lease back.
         let _ = leadership.await;
     }
-    Ok(())
+    end
 }
 
 /// Waits for something, unless one of the tasks ends first: none of them ever does by itself, and without it what is waited for
@@ -253,14 +272,14 @@ type Leadership = (
 );
 
 /// Begins to run for the lease, or leads at once where there is none.
-fn lead(clients: &Clients, options: &Options, metrics: &Metrics) -> Leadership {
+fn lead(clients: &Clients, options: &Options, metrics: &Metrics, fit: watch::Receiver<bool>) -> Leadership {
     let stop = CancellationToken::new();
     let (leading, leads) = watch::channel(false);
     match &options.election {
         Some(election) => {
             let fence = Fence::closed();
             let (client, election) = (clients.lease.clone(), election.clone());
-            let leader = Leader::new(client, election, fence.clone(), metrics.clone(), leading);
+            let leader = Leader::new(client, election, fence.clone(), metrics.clone(), fit, leading);
             (
                 fence,
                 AbortOnDropHandle::new(tokio::spawn(leader.run(stop.clone()))),

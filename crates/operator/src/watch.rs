@@ -2,14 +2,7 @@
 //! library's `watcher` hides bookmarks (so a quiet watch cannot be told from a dead one) and never lists again after an
 //! HTTP 410 (only after a 410 event). Every watch of the operator begins here; it must not know what a kind means.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use kube::{
@@ -26,6 +19,7 @@ use crate::{
     backoff::jittered,
     caches::{Cached, Caches},
     client::{LIST, Pushback},
+    life::{Life, Problem},
     metrics::Metrics,
 };
 
@@ -41,30 +35,6 @@ const SUSPECT: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// A watch that stood for longer began well.
 const LIVED: Duration = Duration::from_secs(1);
-
-/// Signs of life of one watch.
-#[derive(Debug)]
-pub(crate) struct Life {
-    /// The kind that is watched.
-    pub(crate) kind: &'static str,
-    /// The namespace, unless it is all of them.
-    pub(crate) namespace: Option<String>,
-    listed: AtomicBool,
-    state: Mutex<LifeState>,
-    changed: Arc<Notify>,
-}
-
-#[derive(Debug)]
-struct LifeState {
-    seen: Instant,
-    problem: Option<Problem>,
-}
-
-#[derive(Debug)]
-struct Problem {
-    text: String,
-    forbidden: bool,
-}
 
 /// A watch and what it needs.
 pub(crate) struct Watch<K> {
@@ -88,71 +58,6 @@ enum Failure {
     Broken(kube::Error),
     #[error("the answer has no resource version")]
     NoVersion,
-}
-
-// === impl Life ===
-
-impl Life {
-    fn new(kind: &'static str, namespace: Option<String>, changed: Arc<Notify>) -> Self {
-        let state = LifeState {
-            seen: Instant::now(),
-            problem: None,
-        };
-        Self {
-            kind,
-            namespace,
-            listed: AtomicBool::new(false),
-            state: Mutex::new(state),
-            changed,
-        }
-    }
-
-    /// Whether the first list is complete.
-    pub(crate) fn is_listed(&self) -> bool {
-        self.listed.load(Ordering::Acquire)
-    }
-
-    /// Time since the last sign of life.
-    pub(crate) fn age(&self) -> Duration {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).seen.elapsed()
-    }
-
-    /// What the last attempt failed with.
-    pub(crate) fn problem(&self) -> Option<String> {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .problem
-            .as_ref()
-            .map(|problem| problem.text.clone())
-    }
-
-    /// Whether the last attempt was refused: there is no rule for it, or no such namespace any more.
-    pub(crate) fn is_forbidden(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.problem.as_ref().is_some_and(|problem| problem.forbidden)
-    }
-
-    fn seen(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.seen = Instant::now();
-        state.problem = None;
-    }
-
-    fn listed(&self) {
-        self.seen();
-        self.listed.store(true, Ordering::Release);
-        self.changed.notify_one();
-    }
-
-    fn failed(&self, failure: &Failure) {
-        let problem = Problem {
-            text: failure.to_string(),
-            forbidden: matches!(failure, Failure::Refused(status) if status.code == 403),
-        };
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).problem = Some(problem);
-        self.changed.notify_one();
-    }
 }
 
 // === impl Watch ===
@@ -186,7 +91,7 @@ impl<K: Cached> Watch<K> {
         Arc::clone(&self.life)
     }
 
-    /// Lists and follows until it is dropped.
+    /// Lists and follows until it is dropped; lists anew when its life is asked for it.
     pub(crate) async fn run(self) {
         // In a row, and since the last list: the second decides about the next one. A list that succeeds says nothing about
         // whether what follows does.
@@ -199,7 +104,12 @@ impl<K: Cached> Watch<K> {
                     Ok(version) => (Some(version), Progress::Listed, Ok(())),
                     Err(failure) => (None, Progress::None, Err(failure)),
                 },
-                Some(version) => self.follow(version).await,
+                Some(version) => tokio::select! {
+                    biased;
+                    // What it told so far is in the list as well.
+                    () = self.life.asked_again() => (None, Progress::Made, Ok(())),
+                    followed = self.follow(version) => followed,
+                },
             };
             position = next;
             // A watch that stood for a while is life, however it ended.
@@ -225,7 +135,7 @@ impl<K: Cached> Watch<K> {
                 (Err(failure), _) => {
                     failures = if lived { 1 } else { failures + 1 };
                     since_list += 1;
-                    self.life.failed(&failure);
+                    self.life.failed(failure.problem());
                     self.metrics.watch_failed(K::KIND, failure.reason());
                     tracing::warn!(kind = K::KIND, namespace = self.life.namespace, %failure, failures, "watch failed");
                     let expired = matches!(failure, Failure::Expired);
@@ -240,8 +150,11 @@ impl<K: Cached> Watch<K> {
                 }
             };
             // Whoever asked us to wait hears nothing of us before.
-            let asked = self.pushback.wait().map_or(Duration::ZERO, |asked| asked + wait / 2);
-            sleep(wait.max(asked)).await;
+            let asked = self.pushback.wait().map(|asked| asked + wait / 2);
+            tokio::select! {
+                () = sleep(wait.max(asked.unwrap_or_default())) => {}
+                () = self.life.asked_again(), if asked.is_none() => position = None,
+            }
         }
     }
 
@@ -252,7 +165,7 @@ impl<K: Cached> Watch<K> {
             ..ListParams::default()
         };
         params.label_selector = K::SELECTOR.map(str::to_owned);
-        let mut objects = Vec::new();
+        let (number, mut objects) = (self.life.wanted(), Vec::new());
         let version = loop {
             let answer = timeout(LIST, self.api.list(&params))
                 .await
@@ -271,7 +184,7 @@ impl<K: Cached> Watch<K> {
         for change in listed {
             K::changed(&self.caches, change);
         }
-        self.life.listed();
+        self.life.listed(number);
         Ok(version)
     }
 
@@ -352,6 +265,13 @@ enum Progress {
 // === impl Failure ===
 
 impl Failure {
+    fn problem(&self) -> Problem {
+        match self {
+            Self::Refused(status) if status.code == 403 => Problem::Forbidden(self.to_string()),
+            _ => Problem::Other(self.to_string()),
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::Expired => "expired",

@@ -1,6 +1,6 @@
 //! A watch against answers that a real apiserver gives rarely: a script stands in the client's place, time is paused.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{collections::VecDeque, convert::Infallible, sync::Mutex};
 
 use flowctl_api::Pipeline;
 use flowctl_plan::Key;
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame};
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 use tower::service_fn;
 
 use super::*;
@@ -26,6 +27,8 @@ enum Answer {
     Silence(Vec<Value>),
     /// Nothing for this long, and then the regular end.
     Quiet(Duration),
+    /// A complete answer that comes after so long.
+    Late(Duration, Value),
 }
 
 /// The rest of the script, and what was asked so far.
@@ -90,6 +93,11 @@ impl Script {
                 let end = stream::once(sleep(time)).filter_map(|()| ready(None::<Result<Frame<Bytes>, Infallible>>));
                 return Response::new(BodyExt::boxed(StreamBody::new(end)));
             }
+            Answer::Late(time, value) => {
+                let text = Bytes::from(value.to_string());
+                let late = stream::once(sleep(time)).map(move |()| Ok::<_, Infallible>(Frame::data(text.clone())));
+                return Response::new(BodyExt::boxed(StreamBody::new(late)));
+            }
         };
         let frames = stream::iter(texts.into_iter().map(|text| Ok(Frame::data(Bytes::from(text)))));
         let body = if ends {
@@ -132,20 +140,25 @@ fn status(code: u16) -> Value {
     json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": "R"})
 }
 
-/// Runs a watch over the script until `asked` requests were made and all of their answers were taken in.
-async fn play(script: &Script, asked: usize) -> (Arc<Caches>, Arc<Life>) {
+/// Begins a watch over the script.
+fn begin(script: &Script, pushback: Pushback) -> (Arc<Caches>, Arc<Life>, AbortOnDropHandle<()>) {
     let caches = Arc::new(Caches::new(Queue::new()));
     let metrics = Metrics::register(&Registry::new("test", "0"));
     let watch = Watch::<Pipeline>::new(
         script.client(),
-        Pushback::default(),
+        pushback,
         None,
         Arc::clone(&caches),
         metrics,
         Arc::default(),
     );
     let life = watch.life();
-    let task = tokio::spawn(watch.run());
+    (caches, life, AbortOnDropHandle::new(tokio::spawn(watch.run())))
+}
+
+/// Runs a watch over the script until `asked` requests were made and all of their answers were taken in.
+async fn play(script: &Script, asked: usize) -> (Arc<Caches>, Arc<Life>) {
+    let (caches, life, task) = begin(script, Pushback::default());
     let deadline = Instant::now() + Duration::from_secs(3600);
     while script.asked().len() < asked {
         assert!(Instant::now() < deadline, "asked only {:?}", script.asked());
@@ -317,4 +330,63 @@ async fn a_list_that_fails_is_told_and_tried_again() {
     let (caches, life) = play(&script, 3).await;
     assert!(life.is_listed() && life.problem().is_none());
     assert_eq!(names(&caches), ["a"]);
+}
+
+// A new leader goes by what it listed then: a watch whose connection is dead tells it so a minute later, and it would roll back
+// what a user changed meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_asked_to_lists_at_once_whatever_it_does() {
+    let empty = |version: &str| json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": version}, "items": []});
+    let script = Script::new([
+        list(5, vec![pipeline("a", 5)], ""),
+        Answer::Silence(vec![]),
+        Answer::Late(Duration::from_secs(2), empty("7")),
+        list(9, vec![pipeline("b", 9)], ""),
+    ]);
+    let (caches, life, _watch) = begin(&script, Pushback::default());
+    let a_second = || sleep(Duration::from_secs(1));
+    a_second().await;
+    assert!(life.is_listed());
+    life.list_again();
+    assert!(!life.is_listed());
+    a_second().await;
+    assert_eq!(
+        script.asked(),
+        ["list", "watch 5", "list"],
+        "it does not wait for the watch to end"
+    );
+    // The list is on its way, and began before this.
+    life.list_again();
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(script.asked()[3..], ["list", "watch 9"]);
+    assert!(life.is_listed());
+    assert_eq!(names(&caches), ["b"]);
+
+    // Its pauses after failures grow to 15 s.
+    let script = Script::new(
+        (0..8)
+            .map(|_| Answer::Whole(500, status(500)))
+            .chain([list(9, vec![], "")]),
+    );
+    let (_caches, life, _watch) = begin(&script, Pushback::default());
+    while script.asked().len() < 8 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    life.list_again();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(script.asked().len(), 10);
+    assert!(life.is_listed());
+
+    // Whoever asked to be left alone is left alone.
+    let script = Script::new([list(5, vec![], "")]);
+    let pushback = Pushback::default();
+    let (_caches, life, _watch) = begin(&script, pushback.clone());
+    a_second().await;
+    let headers = http::HeaderMap::from_iter([(http::header::RETRY_AFTER, http::HeaderValue::from_static("5"))]);
+    pushback.hear(StatusCode::TOO_MANY_REQUESTS, &headers);
+    life.list_again();
+    sleep(Duration::from_millis(4900)).await;
+    assert_eq!(script.asked(), ["list", "watch 5"]);
+    a_second().await;
+    assert_eq!(script.asked().len(), 3);
 }

@@ -23,6 +23,9 @@ const PASS: Duration = Duration::from_secs(60);
 /// How soon an object asks again whose lane was full.
 const LANE: Duration = Duration::from_secs(1);
 
+/// After a pass that may not write at present: a renewal that is late comes within a few seconds, or never.
+const NOT_LEADER: Duration = Duration::from_secs(1);
+
 /// What workers share.
 pub(crate) struct Work {
     pub(crate) queue: Queue<Subject>,
@@ -76,7 +79,8 @@ impl Work {
                 (outcome.as_str(), outcome.look_again(jittered_resync(self.resync)))
             }
             Ok(Ok(Err(Error::Pushback(wait)))) => ("deferred", Some(spread(wait))),
-            Ok(Ok(Err(Error::NotLeader))) => ("not_leader", None),
+            // The fence may open again, when a renewal was only late; else the process ends soon.
+            Ok(Ok(Err(Error::NotLeader))) => ("not_leader", Some(jittered(NOT_LEADER))),
             Ok(Ok(Err(error))) => {
                 tracing::warn!(%error, "cannot publish the status");
                 ("failed", Some(self.backoff.failed(subject)))
@@ -107,7 +111,102 @@ fn jittered_resync(resync: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, sync::Mutex};
+
+    use flowctl_api::Pipeline;
+    use flowctl_plan::Key;
+    use flowctl_runtime::Metrics as Registry;
+    use http::{Method, Request, Response};
+    use kube::{Client, client::Body, core::error_boundary::DeserializeGuard};
+    use serde_json::json;
+    use tokio::time::sleep;
+    use tokio_util::task::AbortOnDropHandle;
+    use tower::service_fn;
+
     use super::*;
+    use crate::{
+        apply::tests::context_of,
+        budget::Budget,
+        client::Pushback,
+        events::events,
+        leader::Fence,
+        line::Line,
+        places::tests::{life, places_of},
+        publish::Statuses,
+        write::Writer,
+    };
+
+    // An apiserver stalls for some seconds and a renewal is late: what is looked at meanwhile may not be written. Without another
+    // look a user's change would wait until the object changes again, or until the operator is restarted.
+    #[tokio::test(start_paused = true)]
+    async fn what_may_not_be_written_for_a_moment_is_looked_at_again() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let service = {
+            let asked = Arc::clone(&asked);
+            service_fn(move |request: Request<Body>| {
+                asked.lock().expect("no panic").push(request.method().clone());
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound",
+                    "message": "there is none"});
+                let answer = Response::builder()
+                    .status(404)
+                    .body(Body::from(status.to_string().into_bytes()));
+                async move { Ok::<_, Infallible>(answer.expect("an answer")) }
+            })
+        };
+        let client = Client::new(service, "ns");
+        let registry = Registry::new("test", "0");
+        let metrics = Metrics::register(&registry);
+        let (fence, budget) = (Fence::closed(), Arc::new(Budget::of_writes(None)));
+        let line = Arc::new(Line::new(None, Arc::clone(&budget), metrics.clone()));
+        let pushback = Pushback::default();
+        let (events, _) = events(client.clone(), None, fence.clone(), pushback.clone(), &metrics);
+        let writer = Writer::new(client.clone(), pushback, fence.clone(), metrics.clone(), budget);
+        let places = Arc::new(places_of(&["ns"]));
+        life(&places, "ns").listed(life(&places, "ns").wanted());
+        places.judge();
+        let context = Context {
+            statuses: Statuses::new(writer.clone(), events, line),
+            writer,
+            places,
+            ..context_of(client)
+        };
+        let pipeline = json!({
+            "apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline",
+            "metadata": {"namespace": "ns", "name": "a", "uid": "u", "resourceVersion": "1", "generation": 1},
+            "spec": {"source": {"type": "A"}, "consumers": [{"type": "B"}]},
+        });
+        let pipeline: Pipeline = serde_json::from_value(pipeline).expect("a Pipeline");
+        context.caches.pipelines.observed(DeserializeGuard(Ok(pipeline)));
+        let queue = context.caches.queue.clone();
+        let work = Arc::new(Work {
+            queue: queue.clone(),
+            context,
+            backoff: Backoff::new(),
+            metrics,
+            resync: Duration::from_secs(600),
+        });
+        let _worker = AbortOnDropHandle::new(tokio::spawn(work.run()));
+        let asked = |method: &Method| {
+            asked
+                .lock()
+                .expect("no panic")
+                .iter()
+                .filter(|one| *one == method)
+                .count()
+        };
+
+        queue.wake(Subject::pipeline(Key::new("ns", "a")));
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(asked(&Method::POST) + asked(&Method::PATCH), 0, "the fence is closed");
+        let text = registry.encode().expect("text");
+        let mut lines = text.lines();
+        let looks = lines.find_map(|line| line.split_once("outcome=\"not_leader\"} "));
+        let looks: usize = looks.map_or(0, |(_, number)| number.parse().expect("a number"));
+        assert!((7..=15).contains(&looks), "{looks} looks: about one in a second");
+        fence.open_for(Duration::from_secs(10));
+        sleep(Duration::from_secs(2)).await;
+        assert!(asked(&Method::POST) + asked(&Method::PATCH) > 0);
+    }
 
     // A look that is promised earlier must not wait for the resync, and one that never comes would hide drift.
     #[test]

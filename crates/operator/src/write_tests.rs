@@ -151,12 +151,16 @@ async fn what_the_fence_drops_is_not_counted() {
         name: "lease".to_owned(),
         identity: "one".to_owned(),
     };
-    let leading = tokio::sync::watch::channel(false).0;
+    let (fit, leading) = (
+        tokio::sync::watch::channel(true).1,
+        tokio::sync::watch::channel(false).0,
+    );
     let leader = Leader::new(
         Client::new(lease, "ns"),
         election,
         fence.clone(),
         metrics.clone(),
+        fit,
         leading,
     );
     let _leader = AbortOnDropHandle::new(tokio::spawn(leader.run(CancellationToken::new())));

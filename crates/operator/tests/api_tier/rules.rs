@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::{
     objects::{payments, pipeline, processor},
-    support::{LIMIT, Place, TestResult, in_namespace, settings},
+    support::{LIMIT, OWN, Place, TestResult, in_namespace, settings},
 };
 
 /// API group, resource with its subresource, verb.
@@ -34,7 +34,7 @@ type Right = (String, String, String);
 /// What the rules of the chart grant.
 fn granted() -> BTreeSet<Right> {
     let mut all = BTreeSet::new();
-    for rule in [rules(Scope::Objects), rules(Scope::Own)].into_iter().flatten() {
+    for rule in [rules(Scope::Objects), rules(OWN)].into_iter().flatten() {
         for group in rule.api_groups.iter().flatten() {
             for resource in rule.resources.iter().flatten() {
                 let rights = rule

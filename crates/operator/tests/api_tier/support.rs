@@ -42,6 +42,11 @@ pub(crate) type TestResult = Result<(), Error>;
 /// Nothing takes longer, unless something is wrong.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
+/// What an operator is granted where its lease is.
+pub(crate) const OWN: Scope<'_> = Scope::Own {
+    lease: "flowctl-operator",
+};
+
 /// How the operators of these tests are installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "each of the test binaries has one of them")]
@@ -109,16 +114,16 @@ impl Place {
             Install::ClusterWide => "ClusterRole",
         };
         place.grant(objects, Scope::Objects).await?;
-        place.grant("Role", Scope::Own).await?;
+        place.grant("Role", OWN).await?;
         Ok(place)
     }
 
     /// Gives the operator's account the generated rules of a scope, here (`Role`) or everywhere (`ClusterRole`).
-    pub(crate) async fn grant(&self, kind: &str, scope: Scope) -> TestResult {
+    pub(crate) async fn grant(&self, kind: &str, scope: Scope<'_>) -> TestResult {
         let group = "rbac.authorization.k8s.io";
         let name = match scope {
             Scope::Objects => format!("{}-objects", self.namespace),
-            Scope::Own => format!("{}-own", self.namespace),
+            Scope::Own { .. } => format!("{}-own", self.namespace),
         };
         let role = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": name},
             "rules": rules(scope)});
