@@ -56,8 +56,15 @@ fn child_faults() -> [Action; 8] {
 }
 
 /// What happens to every write of a status.
-fn status_faults() -> [Action; 3] {
-    [Action::KillBefore, Action::KillAfterApply, Action::KillAfterReply]
+fn status_faults() -> [Action; 6] {
+    [
+        Action::KillBefore,
+        Action::KillAfterApply,
+        Action::KillAfterReply,
+        Action::DropReply,
+        Action::Answer(Answer::code(409)),
+        Action::Answer(Answer::code(500)),
+    ]
 }
 
 /// All cases of the workloads whose name contains `filter`: each as it is, and every write of it with everything that can
@@ -89,6 +96,7 @@ pub async fn matrix(runner: &Runner, filter: &str) -> Result<Vec<Named>> {
 /// How much later than the others one kind's watch tells, in milliseconds: longer than garbage collection takes.
 const LATE: u64 = 3000;
 const LATE_NAME: &str = "late";
+const UNDISTURBED: &str = "undisturbed";
 
 /// The kinds whose watches are held.
 const WATCHED: [&str; 10] = [
@@ -135,9 +143,47 @@ pub fn selection(all: Vec<Named>) -> Vec<Named> {
     all.into_iter().filter(|(name, _)| kept(name)).collect()
 }
 
+/// What a matrix of these workloads lacks: one that is not struck in every way would pass whatever the operator does.
+pub fn gaps(workloads: &BTreeMap<String, Case>, all: &[Named]) -> Vec<String> {
+    let mut gaps = Vec::new();
+    for (workload, case) in workloads {
+        let of_it = all
+            .iter()
+            .filter_map(|(name, _)| name.strip_prefix(workload)?.strip_prefix('/'))
+            .map(|name| name.rsplit_once('/').unwrap_or(("", name)));
+        let of_it: Vec<(&str, &str)> = of_it.collect();
+        let mut need = |what: String, is_there: bool| {
+            if !is_there {
+                gaps.push(format!("{workload} has no case of {what}"));
+            }
+        };
+        need("nothing at all".to_owned(), of_it.contains(&("", UNDISTURBED)));
+        for kind in WATCHED {
+            let request = format!("watch {kind}");
+            need(format!("{request}/{LATE_NAME}"), of_it.contains(&(&request, LATE_NAME)));
+        }
+        // Where all is deleted, garbage collection does the work.
+        if case.when.iter().all(|step| matches!(step, Step::Delete(_))) {
+            continue;
+        }
+        let has = |fault: &Action, of_status: bool| {
+            let fault = fault.to_string();
+            let mut requests = of_it.iter().filter(|(_, struck)| *struck == fault);
+            requests.any(|(request, _)| request.contains("/status ") == of_status)
+        };
+        for fault in child_faults() {
+            need(format!("a child and {fault}"), has(&fault, false));
+        }
+        for fault in status_faults() {
+            need(format!("a status and {fault}"), has(&fault, true));
+        }
+    }
+    gaps
+}
+
 /// The cases of one workload.
 fn cases(name: &str, workload: &Case, reference: &Reference) -> Vec<Named> {
-    let mut all = vec![(format!("{name}/undisturbed"), workload.clone())];
+    let mut all = vec![(format!("{name}/{UNDISTURBED}"), workload.clone())];
     let deletes = workload.when.iter().any(|step| matches!(step, Step::Delete(_)));
     for (signature, ordinal) in writes(reference) {
         let (faults, expect) = match is_status(&signature) {
@@ -396,5 +442,43 @@ mod tests {
         }
         assert_eq!(names.iter().filter(|name| name.ends_with("/late")).count(), 1);
         assert!(names.contains(&"w/undisturbed".to_owned()));
+    }
+
+    // An operator whose writes nobody recognises any more would leave an empty list, and an empty list is green.
+    #[test]
+    fn a_workload_that_is_not_struck_in_every_way_is_told() {
+        let step = |delete: bool| match delete {
+            true => Step::Delete("ttp".to_owned()),
+            false => Step::Create("ttp".to_owned()),
+        };
+        let workload = |delete| Case {
+            when: vec![step(delete)],
+            ..Case::default()
+        };
+        let workloads = BTreeMap::from([("w".to_owned(), workload(false)), ("w-gone".to_owned(), workload(true))]);
+        let mut all = Vec::new();
+        for name in workloads.keys() {
+            all.push((format!("{name}/{UNDISTURBED}"), Case::default()));
+            all.extend(WATCHED.map(|kind| (format!("{name}/watch {kind}/{LATE_NAME}"), Case::default())));
+        }
+        let lacking = gaps(&workloads, &all);
+        assert_eq!(
+            lacking.len(),
+            child_faults().len() + status_faults().len(),
+            "{lacking:?}"
+        );
+        for fault in child_faults() {
+            all.push((format!("w/apply services x/{fault}"), Case::default()));
+        }
+        for fault in status_faults() {
+            all.push((
+                format!("w/apply pipelines.flowctl.dev/status x 2/{fault}"),
+                Case::default(),
+            ));
+        }
+        assert_eq!(gaps(&workloads, &all), Vec::<String>::new());
+        all.remove(0);
+        assert_eq!(gaps(&workloads, &all).len(), 1);
+        assert!(gaps(&workloads, &[]).len() > 30);
     }
 }
