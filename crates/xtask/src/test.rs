@@ -79,8 +79,9 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     }
     let names: Vec<_> = tiers.iter().map(|tier| tier.name()).collect();
     let mut tests = cargo(&root);
+    // One run tells everything that is wrong.
     tests
-        .args(["test", "--workspace", "--locked"])
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .env(flowctl_testkit::tier::VARIABLE, names.join(","));
     let waits = tiers.iter().any(|tier| *tier != Tier::Plain);
     if waits && std::env::var_os(THREADS).is_none() {
