@@ -136,8 +136,8 @@ impl Stage {
     }
 }
 
-/// The operator's own object.
-pub(crate) const OWN: &str = "the-operator";
+/// The operator's own object: the lease that it may look at.
+pub(crate) const OWN: &str = "flowctl-operator";
 
 /// An ExternalProcessor whose silence is seen soon.
 pub(crate) fn beating(name: &str, role: &str, policy: &str) -> Value {

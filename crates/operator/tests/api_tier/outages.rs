@@ -123,7 +123,7 @@ async fn an_apiserver_that_hangs_is_told_and_outlived() -> TestResult {
     readiness(address, "200 OK").await?;
     println!("at work again after {:?}", begun.elapsed());
     place.ready::<ExternalProcessor>("ttp").await?;
-    place.settled().await?;
+    place.settled_for(Duration::from_secs(12)).await?;
     let writes = place.child_writes()?.split_off(written);
     // What had no answer was sent again, with patience; the apiserver did all of it when it went on, and once is enough.
     assert!(writes.len() <= 6, "{writes:?}");

@@ -368,6 +368,11 @@ impl Place {
 
     /// Waits until the operator has written nothing for a while, and gives the number of its writes.
     pub(crate) async fn settled(&self) -> Result<usize, Error> {
+        self.settled_for(Duration::from_secs(3)).await
+    }
+
+    /// The same, for so long: a status that was written five times lately is written only each ten seconds.
+    pub(crate) async fn settled_for(&self, time: Duration) -> Result<usize, Error> {
         let (mut log, user) = (audit::Tail::new(self.world.cluster.audit_log_path()?), self.user());
         let mut last = (0, Instant::now());
         wait::until("the operator has nothing to write", LIMIT, async || {
@@ -376,7 +381,7 @@ impl Place {
             if writes > 0 {
                 last = (last.0 + writes, Instant::now());
             }
-            Ok((last.1.elapsed() > Duration::from_secs(3)).then_some(last.0))
+            Ok((last.1.elapsed() > time).then_some(last.0))
         })
         .await
     }
