@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use flowctl_runtime::with_causes;
 use tonic::{Code, Status};
 
 /// It failed, or what was asked about is unhealthy.
@@ -78,14 +79,5 @@ impl From<std::io::Error> for Failure {
 
 /// A status with its causes: transports hide the reason behind "transport error".
 fn because(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
+    with_causes(status.message().to_owned(), status)
 }

@@ -8,7 +8,13 @@ use std::error::Error;
 /// ```
 #[must_use]
 pub fn in_one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    with_causes(error.to_string(), error)
+}
+
+/// These words for an error, and its causes: for one whose own words say more than a person wants to read, such as a gRPC
+/// status.
+#[must_use]
+pub fn with_causes(mut text: String, error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();

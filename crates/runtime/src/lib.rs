@@ -30,7 +30,7 @@ mod readiness;
 mod shutdown;
 
 pub use admin::{AdminHandle, AdminServer, BindError, bind};
-pub use error::in_one_line;
+pub use error::{in_one_line, with_causes};
 pub use logs::{LogArgs, LogError, LogFormat, Logs};
 pub use metrics::{METRICS_CONTENT_TYPE, Metrics};
 pub use readiness::{Changes, Check, NotReady, Readiness};

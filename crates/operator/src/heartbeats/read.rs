@@ -18,7 +18,7 @@ use flowctl_proto::flowctl::{
     },
     v1::{ListComponentsRequest, control_plane_service_client::ControlPlaneServiceClient},
 };
-use flowctl_runtime::in_one_line;
+use flowctl_runtime::with_causes;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, sleep_until, timeout},
@@ -385,10 +385,7 @@ impl Refusal {
     fn told(&self) -> String {
         match self {
             Self::Status(status) => {
-                let why = match std::error::Error::source(status) {
-                    Some(source) => format!("{}: {}", status.message(), in_one_line(source)),
-                    None => status.message().to_owned(),
-                };
+                let why = with_causes(status.message().to_owned(), status);
                 shortened(format!("{:?}: {why}", status.code()))
             }
             Self::Silent => format!("no answer within {} s", CALL.as_secs()),
