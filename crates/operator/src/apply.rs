@@ -1,6 +1,9 @@
 //! Makes a plan true, in order: what must exist first, then what must not. After the failure of something that a
-//! workload needs, or one that took long, nothing more is written; other failures are gathered, and nothing is deleted. A request is sent only for what differs from the live child; an object that we do not know is read before it is
-//! touched, and one that is not ours is never touched. It does not decide what is wanted, and never reads back.
+//! workload needs, or one that took long, nothing more is written; other failures are gathered, and nothing is deleted. A
+//! request is sent only for what differs from the live child; an object that we do not know is read before it is touched,
+//! and one that is not ours is never touched. It does not decide what is wanted, and never reads back.
+
+use std::sync::Arc;
 
 use flowctl_api::{ExternalProcessor, Pipeline, Status, labels};
 use flowctl_plan::{Applied, Child, ChildKind, ChildRef, Children, Failure, FailureKind, Plan, compare};
@@ -121,8 +124,15 @@ impl Application<'_> {
         };
         match self.master.owner_of(live.meta()) {
             Owner::Master => {
-                self.keep(live.clone());
-                self.correct(&wanted, &live).await
+                let is_unlike =
+                    wanted.id.kind.write_once() && compare::content_differs(&wanted, &shown(&live)?).is_some();
+                let live = put(&mut self.children, live);
+                // What of it can be used, and what must go, is for a plan that knows it.
+                if is_unlike && K::store(&self.context.caches).found(Arc::clone(&live)) {
+                    return Err(again(format!("{} was there already and is looked at", wanted.id)));
+                }
+                K::store(&self.context.caches).wrote(Arc::clone(&live));
+                self.correct(&wanted, &*live).await
             }
             Owner::Namesake => Err(again(format!(
                 "{} of a former {} is not collected yet",

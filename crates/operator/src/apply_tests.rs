@@ -28,7 +28,7 @@ use crate::{
     publish::Statuses,
     queue::Queue,
     refusals::Refusals,
-    subject::SubjectKind,
+    subject::{Subject, SubjectKind},
     unmoved::Unmoved,
     write::Writer,
 };
@@ -79,6 +79,27 @@ pub(crate) fn context_of(client: Client) -> Context {
     }
 }
 
+/// The Pipeline `x` of the tests.
+fn master() -> Master {
+    Master {
+        kind: SubjectKind::Pipeline,
+        namespace: "ns".to_owned(),
+        name: "x".to_owned(),
+        uid: "m".to_owned(),
+    }
+}
+
+/// The child `x` of this kind, with nothing in it.
+fn child(kind: ChildKind) -> Child {
+    let body = json!({"apiVersion": kind.api_version(), "kind": kind.as_str(),
+        "metadata": {"name": "x", "namespace": "ns"}});
+    let name = "x".to_owned();
+    Child {
+        id: ChildRef { kind, name },
+        body,
+    }
+}
+
 // A webhook that sets a field back would otherwise cost a write in every pass of every object, for ever.
 #[tokio::test]
 async fn what_is_kept_otherwise_is_not_sent_again_until_it_moves() {
@@ -95,12 +116,7 @@ async fn what_is_kept_otherwise_is_not_sent_again_until_it_moves() {
     kept["metadata"]["resourceVersion"] = json!("7");
     let (live, asked) = (Arc::new(Mutex::new(kept)), Arc::new(Mutex::new(0)));
     let context = context(&live, &asked);
-    let master = Master {
-        kind: SubjectKind::Pipeline,
-        namespace: "ns".to_owned(),
-        name: "x".to_owned(),
-        uid: "m".to_owned(),
-    };
+    let master = master();
     let pass = async || {
         let service: Service = serde_json::from_value(live.lock().expect("no panic").clone()).expect("a Service");
         let mut application = Application {
@@ -143,19 +159,7 @@ async fn a_workload_is_not_written_without_what_it_needs() {
         "ns",
     );
     let context = context_of(client);
-    let child = |kind: ChildKind| Child {
-        id: ChildRef {
-            kind,
-            name: "x".to_owned(),
-        },
-        body: json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": {"name": "x", "namespace": "ns"}}),
-    };
-    let master = Master {
-        kind: SubjectKind::Pipeline,
-        namespace: "ns".to_owned(),
-        name: "x".to_owned(),
-        uid: "m".to_owned(),
-    };
+    let master = master();
     let plan = Plan {
         present: vec![child(ChildKind::ConfigMap), child(ChildKind::Deployment)],
         ..Plan::default()
@@ -201,19 +205,7 @@ async fn after_a_write_that_took_long_the_pass_ends_and_it_is_not_sent_again_at_
             "ns",
         );
         let context = context_of(client);
-        let child = |kind: ChildKind| Child {
-            id: ChildRef {
-                kind,
-                name: "x".to_owned(),
-            },
-            body: json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": {"name": "x", "namespace": "ns"}}),
-        };
-        let master = Master {
-            kind: SubjectKind::Pipeline,
-            namespace: "ns".to_owned(),
-            name: "x".to_owned(),
-            uid: "m".to_owned(),
-        };
+        let master = master();
         let plan = Plan {
             present: vec![child(ChildKind::Service), child(ChildKind::Deployment)],
             ..Plan::default()
@@ -240,13 +232,7 @@ async fn after_a_write_that_took_long_the_pass_ends_and_it_is_not_sent_again_at_
 // ours, or has a name for its owner. As a refusal that stands it would hold up the object for half a minute.
 #[tokio::test]
 async fn what_already_exists_is_looked_at_in_the_next_pass() {
-    let child = Child {
-        id: ChildRef {
-            kind: ChildKind::ConfigMap,
-            name: "x".to_owned(),
-        },
-        body: json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "ns"}}),
-    };
+    let child = child(ChildKind::ConfigMap);
     let mut made = child.clone().sealed().body;
     made["metadata"]["uid"] = json!("u");
     made["metadata"]["resourceVersion"] = json!("7");
@@ -272,12 +258,7 @@ async fn what_already_exists_is_looked_at_in_the_next_pass() {
         "ns",
     );
     let context = context_of(client);
-    let master = Master {
-        kind: SubjectKind::Pipeline,
-        namespace: "ns".to_owned(),
-        name: "x".to_owned(),
-        uid: "m".to_owned(),
-    };
+    let master = master();
     let plan = Plan {
         present: vec![child],
         ..Plan::default()
@@ -298,6 +279,50 @@ async fn what_already_exists_is_looked_at_in_the_next_pass() {
     assert_eq!(pass().await, []);
     let asked = asked.lock().expect("no panic").clone();
     assert_eq!(asked, [http::Method::GET, http::Method::POST, http::Method::GET]);
+}
+
+// The file of a revision that nobody may change, without the label that our watches select by: no plan would ever know of
+// it, and its writing would be refused until a person deletes it.
+#[tokio::test]
+async fn what_has_other_content_and_no_label_of_ours_is_known_to_the_next_plan() {
+    let mut wanted = child(ChildKind::ConfigMap);
+    wanted.body["data"] = json!({"a": "ours"});
+    let live = Arc::new(Mutex::new(
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "immutable": true,
+        "data": {"a": "theirs"}, "metadata": {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "7",
+        "ownerReferences": [{"apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "name": "x", "uid": "m",
+            "controller": true}]}}),
+    ));
+    let asked = Arc::new(Mutex::new(0));
+    let context = context(&live, &asked);
+    // It was made before the list.
+    context.caches.config_maps.replace(None, Vec::new(), Some(9));
+    let plan = Plan {
+        present: vec![wanted, child(ChildKind::Deployment)],
+        ..Plan::default()
+    };
+    let applied = apply(&context, &master(), Age::New, Children::default(), &plan).await;
+    let failures = applied.expect("the object is there").failures;
+    assert!(
+        matches!(
+            &failures[..],
+            [Failure {
+                kind: FailureKind::Retry { .. },
+                ..
+            }]
+        ),
+        "{failures:?}"
+    );
+    assert_eq!(
+        *asked.lock().expect("no panic"),
+        1,
+        "it is read, and nothing is written"
+    );
+    let subject = Subject {
+        kind: SubjectKind::Pipeline,
+        key: flowctl_plan::Key::new("ns", "x"),
+    };
+    assert_eq!(context.caches.config_maps.of(&subject).len(), 1);
 }
 
 fn failure(code: u16, reason: &str) -> Value {

@@ -57,8 +57,8 @@ fn cause(verdict: &Verdict, kind: ConditionType, published: Option<&Status>, rea
         .filter(|before| before.status == Truth::False.as_str())
         .map(|before| before.reason.as_str());
     match trouble(verdict) {
-        Some(reason) if was_bad != Some(reason.as_str()) => Some(event(EventSeverity::Warning, kind, verdict)),
-        Some(_) => None,
+        Some(reason) if was_bad.is_some_and(|before| is_same_trouble(before, reason)) => None,
+        Some(_) => Some(event(EventSeverity::Warning, kind, verdict)),
         None => {
             let over = verdict.truth == Truth::True
                 && was_bad.is_some_and(|reason| reason != Reason::Progressing.as_str())
@@ -66,6 +66,18 @@ fn cause(verdict: &Verdict, kind: ConditionType, published: Option<&Status>, rea
             over.then(|| event(EventSeverity::Normal, kind, verdict))
         }
     }
+}
+
+/// That a step of a Pipeline does not work is seen by its runner and by its processor, one a moment before the other. Which of
+/// them speaks first is chance, and that the other one speaks, too, is no news.
+fn is_same_trouble(before: &str, now: Reason) -> bool {
+    let was = |reasons: &[Reason]| reasons.iter().any(|reason| reason.as_str() == before);
+    was(&[now])
+        || match now {
+            Reason::ProcessorUnhealthy => was(&[Reason::ReportedDegraded, Reason::ReportedUnhealthy]),
+            Reason::ReportedDegraded | Reason::ReportedUnhealthy => was(&[Reason::ProcessorUnhealthy]),
+            _ => false,
+        }
 }
 
 /// A roll-out that is stuck while the earlier revision serves.

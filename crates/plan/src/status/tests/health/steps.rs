@@ -72,6 +72,40 @@ fn a_dead_processor_is_named_by_its_step() {
     }
 }
 
+// The runner notices that a step does not answer a moment before or after the processor's silence is sure: one trouble.
+#[test]
+fn what_the_runner_and_its_processor_see_is_told_once() {
+    let well = condition_of("True", "HeartbeatFresh", "1/1 pods beat");
+    let dead = condition_of("False", "HeartbeatStale", "pod ttp-a is silent");
+    let reports = |reported| Sign::Fresh {
+        reported,
+        is_doubtful: false,
+    };
+    for reported in [Reported::Degraded, Reported::Unhealthy] {
+        let sides = [(reports(reported), well.clone()), (reports(reported), dead.clone())];
+        for order in [[0, 1, 0], [1, 0, 1]] {
+            let mut published = flow_with(fresh(), well.clone()).publish();
+            let mut events = Vec::new();
+            for side in order {
+                let (own, processor) = sides[side].clone();
+                let mut flow = flow_with(own, processor);
+                flow.object.status = Some(stored(published.status));
+                published = flow.publish();
+                assert_eq!(
+                    told(&published.status, ConditionType::Ready).split('/').next(),
+                    Some("False")
+                );
+                events.extend(published.events.iter().map(|event| event.reason));
+            }
+            assert_eq!(events.len(), 1, "{events:?}");
+            let mut flow = flow_with(fresh(), well.clone());
+            flow.object.status = Some(stored(published.status));
+            let events: Vec<_> = flow.publish().events.iter().map(|event| event.reason).collect();
+            assert_eq!(events, ["Ready"]);
+        }
+    }
+}
+
 // A processor that still serves is no reason to call the pipeline broken.
 #[test]
 fn a_processor_that_is_only_partly_unhealthy_leaves_it_alone() {
