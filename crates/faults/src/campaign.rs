@@ -1,21 +1,16 @@
 //! The campaign: what an undisturbed run of each workload writes, times everything that can go wrong with a write. The
 //! list is taken from a run of today's operator, so it is never stale.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, pin::pin, time::Instant};
 
-use flowctl_testkit::{Error, Result, binaries::project_root};
+use flowctl_testkit::Result;
 use futures::{StreamExt as _, stream};
 
 use crate::{
     case::{Case, Disturbance, Expect, Step},
+    report::Report,
     rule::{Action, Answer, Rule, WatchFault},
-    run::{Outcome, Reference, Runner},
+    run::{Reference, Runner},
     signature::{Signature, Verb},
 };
 
@@ -26,19 +21,6 @@ const TOLD_EVERY: usize = 25;
 
 /// A case and what it is called: `workload/request/fault`.
 pub type Named = (String, Case);
-
-/// What came of many cases.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// The outcomes, by the names of the cases.
-    pub outcomes: BTreeMap<String, Outcome>,
-    /// Cases that could not be run, and why.
-    pub errors: BTreeMap<String, String>,
-    /// From the first to the last.
-    pub took: Duration,
-    /// Where the failing ones were written.
-    pub written: Vec<PathBuf>,
-}
 
 /// What happens to every write of a child.
 fn child_faults() -> [Action; 8] {
@@ -307,109 +289,6 @@ pub async fn run(runner: &Runner, cases: Vec<Named>, jobs: usize, mut tell: impl
     }
     report.took = begun.elapsed();
     report
-}
-
-/// Where failing cases are written.
-fn folder() -> PathBuf {
-    project_root().join("target/faults")
-}
-
-// === impl Report ===
-
-impl Report {
-    /// Whether every case ran and passed.
-    pub fn is_good(&self) -> bool {
-        self.errors.is_empty() && self.outcomes.values().all(|outcome| outcome.violations.is_empty())
-    }
-
-    fn failed(&mut self, name: &str, mut case: Case, outcome: &Outcome) {
-        let folder = folder();
-        let file: String = name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
-        let path = folder.join(format!("{file}.yaml"));
-        case.about = format!("{} {name} fails.", case.about).trim().to_owned();
-        let written = std::fs::create_dir_all(&folder)
-            .map_err(Error::file("make", &folder))
-            .and_then(|()| std::fs::write(&path, case.write()?).map_err(Error::file("write", &path)))
-            .and_then(|()| {
-                let log = path.with_extension("log");
-                std::fs::write(&log, outcome.told()).map_err(Error::file("write", &log))
-            });
-        match written {
-            Ok(()) => self.written.push(path),
-            Err(error) => drop(self.errors.insert(name.to_owned(), error.to_string())),
-        }
-    }
-
-    /// For a person: what failed, and how long what took.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        for (name, outcome) in self
-            .outcomes
-            .iter()
-            .filter(|(_, outcome)| !outcome.violations.is_empty())
-        {
-            let _ = writeln!(text, "FAILED {name}");
-            for violation in outcome.violations.iter().take(12) {
-                let _ = writeln!(text, "    {violation}");
-            }
-        }
-        for (name, error) in &self.errors {
-            let _ = writeln!(text, "COULD NOT RUN {name}: {error}");
-        }
-        let mut groups: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
-        for (name, outcome) in &self.outcomes {
-            let fault = name.rsplit('/').next().unwrap_or(name);
-            groups
-                .entry(if name.contains(" and ") { "pairs" } else { fault })
-                .or_default()
-                .push(outcome);
-        }
-        let _ = writeln!(
-            text,
-            "{:<18} {:>5} {:>6} {:>7} {:>9} {:>9}",
-            "fault", "cases", "struck", "failed", "median s", "longest s"
-        );
-        for (fault, outcomes) in groups {
-            let struck = outcomes
-                .iter()
-                .filter(|outcome| outcome.struck.iter().any(|times| *times > 0))
-                .count();
-            let failed = outcomes.iter().filter(|outcome| !outcome.violations.is_empty()).count();
-            let mut recoveries: Vec<f64> = outcomes.iter().map(|outcome| outcome.recovery.as_secs_f64()).collect();
-            recoveries.sort_by(f64::total_cmp);
-            let (median, longest) = (recoveries.get(recoveries.len() / 2), recoveries.last());
-            let _ = writeln!(
-                text,
-                "{fault:<18} {:>5} {struck:>6} {failed:>7} {:>9.1} {:>9.1}",
-                outcomes.len(),
-                median.unwrap_or(&0.0),
-                longest.unwrap_or(&0.0)
-            );
-        }
-        let failed = self
-            .outcomes
-            .values()
-            .filter(|outcome| !outcome.violations.is_empty())
-            .count();
-        let _ = writeln!(
-            text,
-            "{} cases in {} s: {failed} failed, {} could not be run",
-            self.outcomes.len() + self.errors.len(),
-            self.took.as_secs(),
-            self.errors.len()
-        );
-        for path in &self.written {
-            let _ = writeln!(text, "again: cargo xtask faults replay {}", shown(path).display());
-        }
-        text
-    }
-}
-
-fn shown(path: &Path) -> &Path {
-    path.strip_prefix(project_root()).unwrap_or(path)
 }
 
 #[cfg(test)]

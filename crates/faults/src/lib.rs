@@ -10,6 +10,7 @@ pub mod lab;
 pub mod picture;
 pub mod process;
 pub mod proxy;
+pub mod report;
 pub mod rule;
 pub mod run;
 pub mod signature;

@@ -3,6 +3,8 @@
 //! request is sent only for what differs from the live child; an object that we do not know is read before it is touched,
 //! and one that is not ours is never touched. It does not decide what is wanted, and never reads back.
 
+mod failed;
+
 use std::sync::Arc;
 
 use flowctl_api::{ExternalProcessor, Pipeline, Status, labels};
@@ -11,9 +13,10 @@ use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::failed::{Failed, again, named, unlike};
 use crate::{
     child::{ChildType, find, put, with_child_type},
-    fights::{Reason, conflict},
+    fights::Reason,
     lane::SLOW,
     ownership::{Master, Owner},
     reconcile::Context,
@@ -48,18 +51,6 @@ enum Known {
     Nothing,
     There,
     Gone,
-}
-
-/// Why a child is not as wanted.
-enum Failed {
-    /// The others are worth a try.
-    Child(FailureKind),
-    /// As [`Failed::Child`], a while ago: nothing is sent for now.
-    Still(FailureKind),
-    /// The apiserver gives no answers, or may not be asked.
-    Everything(FailureKind),
-    /// The object that we work for is gone, though the cache still has it.
-    MasterIsGone,
 }
 
 /// Applies `plan` for `master`, whose children were observed as `children`. `None`: the object is gone, and nothing is
@@ -355,52 +346,6 @@ const fn is_prerequisite(kind: ChildKind) -> bool {
     match kind {
         ChildKind::ConfigMap | ChildKind::ControllerRevision => true,
         ChildKind::Service | ChildKind::PodDisruptionBudget | ChildKind::Deployment | ChildKind::Job => false,
-    }
-}
-
-// === impl Failed ===
-
-impl From<FailureKind> for Failed {
-    fn from(kind: FailureKind) -> Self {
-        Self::Child(kind)
-    }
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Status(_) | Error::Garbled(_) => Self::Child(error.into_failure()),
-            Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Broken(_) => {
-                Self::Everything(error.into_failure())
-            }
-        }
-    }
-}
-
-/// What passes by itself.
-fn again(message: String) -> Failed {
-    Failed::Child(FailureKind::Retry { message })
-}
-
-/// The other manager that an answer names.
-fn named(error: &Error) -> Option<FailureKind> {
-    match error {
-        Error::Status(status) => conflict(status),
-        Error::NotLeader | Error::Pushback(_) | Error::Silent(_) | Error::Garbled(_) | Error::Broken(_) => None,
-    }
-}
-
-/// An object that carries our owner and the name of something that we store, and other content: nobody can change it.
-fn unlike(wanted: &Child, error: &Error) -> Option<FailureKind> {
-    match error {
-        Error::Status(status) if status.code == 422 && wanted.id.kind.write_once() => Some(FailureKind::Refused {
-            code: status.code,
-            message: format!(
-                "what is there has another content and cannot be changed; remove it ({})",
-                status.message
-            ),
-        }),
-        _ => None,
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{backoff::jittered, client::Pushback, leader::Fence, metrics::Metrics, rbac::Rule};
+use crate::{backoff::jittered, client::Pushback, fence::Fence, metrics::Metrics, rbac::Rule};
 
 /// What publishing events needs; `patch` counts a repeat.
 pub(crate) const RULES: &[Rule] = &[Rule::new("events.k8s.io", &["events"], &["create", "patch"])];

@@ -1,6 +1,10 @@
 //! Replicas before an apiserver with one lease, in simulated time.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use flowctl_runtime::Metrics as Registry;
 use http::{Method, Request, Response, StatusCode};

@@ -12,6 +12,7 @@ mod child;
 mod client;
 mod crds;
 mod events;
+mod fence;
 mod fights;
 mod health;
 mod heartbeats;

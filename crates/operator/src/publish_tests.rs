@@ -21,7 +21,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::{
-    budget::Budget, client::Pushback, events::events, leader::Fence, metrics::Metrics, queue::Queue, subject::Subject,
+    budget::Budget, client::Pushback, events::events, fence::Fence, metrics::Metrics, queue::Queue, subject::Subject,
     subject::SubjectKind,
 };
 

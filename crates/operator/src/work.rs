@@ -129,7 +129,7 @@ mod tests {
         budget::Budget,
         client::Pushback,
         events::events,
-        leader::Fence,
+        fence::Fence,
         line::Line,
         places::tests::{life, places_of},
         publish::Statuses,

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::{
     budget::Budget,
     client::{Pushback, READ, WRITE},
-    leader::Fence,
+    fence::Fence,
     metrics::Metrics,
     rbac::Rule,
 };

@@ -10,6 +10,7 @@ mod connect;
 mod measure;
 mod plane;
 mod read;
+mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod translate;

@@ -2,20 +2,12 @@
 //! five seconds, in the newest dialect that is spoken. A control plane that is down, slow or talks nonsense costs
 //! freshness and nothing else: every call has a limit, every answer a size, and tries become rare.
 
-use std::{
-    collections::HashSet,
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use flowctl_plan::heartbeat::{Heard, Identity, IdentityMode, Service};
+use flowctl_plan::heartbeat::{Heard, Service};
 use flowctl_proto::flowctl::{
     ServiceInfo, ServiceStatus,
     control_plane_client::ControlPlaneClient,
-    registry::v1::{
-        WatchRequest, WatchResponse, registry_service_client::RegistryServiceClient, watch_response::Event,
-    },
     v1::{ListComponentsRequest, control_plane_service_client::ControlPlaneServiceClient},
 };
 use flowctl_runtime::with_causes;
@@ -29,18 +21,17 @@ use super::{
     connect::{ClientFiles, connect},
     measure::Calls,
     plane::Plane,
+    stream::watch,
     translate::{self, Numbers},
 };
 use crate::backoff::jittered;
 
 /// Between two looks, and between two messages about beats.
-const EVERY: Duration = Duration::from_secs(5);
+pub(super) const EVERY: Duration = Duration::from_secs(5);
 /// At least this long nothing is asked, however slow the last answer was.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// For one answer, and for a stream to begin.
 const CALL: Duration = Duration::from_secs(8);
-/// Silence of a stream, which pings every five seconds, after which it counts as dead.
-const SILENCE: Duration = Duration::from_secs(12);
 /// Looks after which the change stream is asked for again: the server may be another one by now.
 const LOOKS: u32 = 60;
 /// Between two tries.
@@ -48,9 +39,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LAST_WAIT: Duration = Duration::from_secs(10);
 /// A connection that lasted so long makes the next try a first one: two looks.
 const GOOD: Duration = Duration::from_secs(10);
-/// Messages of a stream that are taken in a tenth of a second; what comes faster waits at the server.
-const BURST: u32 = 1_000;
-const BURST_TIME: Duration = Duration::from_millis(100);
 /// Services of the legacy dialect that are asked one by one when a list says nothing of their beats.
 const MOST_ASKED: usize = 200;
 
@@ -66,9 +54,9 @@ const NAMED_BOUNDS: Bounds = Bounds {
 };
 
 #[derive(Clone, Copy)]
-struct Bounds {
-    bytes: usize,
-    services: usize,
+pub(super) struct Bounds {
+    pub(super) bytes: usize,
+    pub(super) services: usize,
 }
 
 /// What all readers share.
@@ -82,7 +70,7 @@ pub(super) struct Means {
 }
 
 /// How a connection ended.
-enum End {
+pub(super) enum End {
     /// Why a person would say so; `heard`: it was good for a while.
     Lost { heard: bool, message: String },
     /// To be begun again.
@@ -143,133 +131,6 @@ async fn session(plane: &Plane, means: &Means) -> End {
     match watch(plane, means, channel.clone()).await {
         End::NotOffered => look_again_and_again(plane, means, channel).await,
         end @ (End::Lost { .. } | End::Anew) => end,
-    }
-}
-
-// === the change stream ===
-
-async fn watch(plane: &Plane, means: &Means, channel: Channel) -> End {
-    let bounds = bounds(plane);
-    let mut client = RegistryServiceClient::new(channel).max_decoding_message_size(bounds.bytes);
-    let every = prost_types::Duration::try_from(EVERY).ok();
-    let request = WatchRequest {
-        beats_every: every,
-        ping_every: every,
-        beat_metrics: plane.keys.names(),
-        ..WatchRequest::default()
-    };
-    let mut stream = match answered(client.watch(request)).await {
-        Ok(stream) => stream,
-        // Too many watch it already: lists are still answered.
-        Err(Refusal::Status(status)) if matches!(status.code(), Code::Unimplemented | Code::ResourceExhausted) => {
-            means.calls.not_offered("Watch");
-            return End::NotOffered;
-        }
-        Err(refusal) => {
-            means.calls.failed("Watch");
-            return lost(false, refusal.told());
-        }
-    };
-    means.calls.answered("Watch");
-    let mut heard = Hearing::new(plane, bounds);
-    let (mut count, mut begun) = (0, Instant::now());
-    loop {
-        let message = match timeout(SILENCE, stream.message()).await {
-            Ok(Ok(Some(message))) => message,
-            Ok(Ok(None)) => return lost(heard.is_synced, "the control plane ended its stream".to_owned()),
-            Ok(Err(status)) => return lost(heard.is_synced, Refusal::Status(status).told()),
-            Err(_) => {
-                return lost(
-                    heard.is_synced,
-                    format!("its stream was silent for {} s", SILENCE.as_secs()),
-                );
-            }
-        };
-        if let Err(message) = heard.message(message) {
-            return lost(false, message);
-        }
-        count += 1;
-        if count == BURST {
-            sleep_until(begun + BURST_TIME).await;
-            (count, begun) = (0, Instant::now());
-        }
-    }
-}
-
-/// Takes in the messages of one stream.
-struct Hearing<'p> {
-    plane: &'p Plane,
-    bounds: Bounds,
-    /// The ids that the stream named, as hashes.
-    named: HashSet<u64>,
-    hasher: RandomState,
-    is_synced: bool,
-    /// The server looks at tokens.
-    asks: bool,
-}
-
-impl<'p> Hearing<'p> {
-    fn new(plane: &'p Plane, bounds: Bounds) -> Self {
-        Self {
-            plane,
-            bounds,
-            named: HashSet::new(),
-            hasher: RandomState::new(),
-            is_synced: false,
-            asks: false,
-        }
-    }
-
-    /// `Err`: the server names more services than are kept.
-    fn message(&mut self, message: WatchResponse) -> Result<(), String> {
-        let heard = match message.event {
-            Some(Event::Started(started)) => {
-                let identity = translate::identity(&started);
-                let asks = |identity: &Identity| identity.mode != IdentityMode::Off;
-                self.asks = identity.as_ref().is_some_and(asks);
-                Heard::Started {
-                    identity,
-                    instance: Some(started.instance_id),
-                    persistent: started.persistent,
-                }
-            }
-            Some(Event::Service(service)) => {
-                let Some((service, numbers)) = translate::registered(service, self.asks, &self.plane.keys) else {
-                    return Ok(());
-                };
-                self.named.insert(self.hasher.hash_one(&service.id));
-                if self.named.len() > self.bounds.services {
-                    return Err(too_many(self.bounds));
-                }
-                self.plane.measure(&service.id, numbers);
-                Heard::Service(service)
-            }
-            Some(Event::Removed(removed)) => {
-                self.named.remove(&self.hasher.hash_one(&removed.service_id));
-                Heard::Removed { id: removed.service_id }
-            }
-            Some(Event::Synced(_)) => {
-                self.is_synced = true;
-                let named = |id: &str| self.named.contains(&self.hasher.hash_one(id));
-                self.plane.keep_numbers_of(named);
-                Heard::Synced
-            }
-            Some(Event::Beats(beats)) => {
-                let mut all = Vec::new();
-                for beat in beats.beats {
-                    let Some((beat, numbers)) = translate::beat(beat, self.asks, &self.plane.keys) else {
-                        continue;
-                    };
-                    self.plane.measure(&beat.id, numbers);
-                    all.push(beat);
-                }
-                Heard::Beats(all)
-            }
-            // An event that this version does not know is a sign of life, too.
-            Some(Event::Run(_) | Event::Ping(_)) | None => Heard::Alive,
-        };
-        self.plane.hear(heard);
-        Ok(())
     }
 }
 
@@ -375,14 +236,14 @@ fn list(plane: &Plane, bounds: Bounds, all: Vec<(Service, Numbers)>) -> Result<(
 // === failures ===
 
 /// Why there is no answer, or not the wanted one.
-enum Refusal {
+pub(super) enum Refusal {
     Status(Status),
     Silent,
     Nonsense(String),
 }
 
 impl Refusal {
-    fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         match self {
             Self::Status(status) => {
                 let why = with_causes(status.message().to_owned(), status);
@@ -403,7 +264,7 @@ impl Dialect {
     }
 }
 
-async fn answered<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Refusal> {
+pub(super) async fn answered<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Refusal> {
     match timeout(CALL, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(Refusal::Status(status)),
@@ -411,15 +272,15 @@ async fn answered<T>(call: impl Future<Output = Result<tonic::Response<T>, Statu
     }
 }
 
-fn lost(heard: bool, message: String) -> End {
+pub(super) fn lost(heard: bool, message: String) -> End {
     End::Lost { heard, message }
 }
 
-fn bounds(plane: &Plane) -> Bounds {
+pub(super) fn bounds(plane: &Plane) -> Bounds {
     if plane.is_default { DEFAULT_BOUNDS } else { NAMED_BOUNDS }
 }
 
-fn too_many(bounds: Bounds) -> String {
+pub(super) fn too_many(bounds: Bounds) -> String {
     format!("it lists more than {} services, which are not kept", bounds.services)
 }
 

@@ -1,6 +1,9 @@
 //! The reader at a control plane that is played, over real connections: what a bad one costs, and what is closed again.
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+mod certificates;
+mod numbers;
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use flowctl_api::{ControlPlane, ControlPlaneTls, ExternalProcessor};
 use flowctl_control_plane::{Server, ServerArgs};
@@ -17,7 +20,6 @@ use flowctl_testkit::{
     fake_control_plane::{Dialect, FakeControlPlane, HealthStatus, Memory, Mood, Script},
     wait,
 };
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tonic::{
     Code,
@@ -64,6 +66,20 @@ fn asked(endpoint: &str, tls: Option<ControlPlaneTls>) -> Asked {
 fn hub(options: &HeartbeatOptions) -> (Hub, Queue<Subject>) {
     let queue = Queue::new();
     (Hub::new(options, &settings(), queue.clone()), queue)
+}
+
+/// A hub for whose administrator this control plane is read, and was.
+async fn administrators(endpoint: &str) -> Hub {
+    let settings = Settings {
+        control_plane: Some(ControlPlane {
+            endpoint: endpoint.to_owned(),
+            tls: None,
+        }),
+        ..settings()
+    };
+    let hub = Hub::new(&HeartbeatOptions::default(), &settings, Queue::new());
+    hub.begin().await;
+    hub
 }
 
 /// The only control plane that is read.
@@ -163,15 +179,7 @@ async fn the_administrators_control_plane_is_read_before_anybody_names_it() -> R
         dialect: Dialect::Ours,
         ..Script::default()
     })?;
-    let settings = Settings {
-        control_plane: Some(ControlPlane {
-            endpoint: endpoint.clone(),
-            tls: None,
-        }),
-        ..settings()
-    };
-    let hub = Hub::new(&HeartbeatOptions::default(), &settings, Queue::new());
-    hub.begin().await;
+    let hub = administrators(&endpoint).await;
     assert!(calls(&server) > 0);
     assert_eq!(only(&hub).state(), PlaneState::Good);
     // Nor is it closed with the last object that names it.
@@ -345,140 +353,6 @@ async fn the_last_object_closes_the_connection() -> Result<()> {
     .await
 }
 
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let cert = params.self_signed(&key).expect("an authority");
-        Self {
-            pem: cert.pem(),
-            issuer: Issuer::new(params, key),
-        }
-    }
-
-    /// A certificate for `localhost`, and its key.
-    fn issue(&self, usage: ExtendedKeyUsagePurpose) -> (String, String) {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-        params.extended_key_usages = vec![usage];
-        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
-        (cert.pem(), key.serialize_pem())
-    }
-}
-
-fn put(folder: &Path, name: &str, text: &str) -> std::path::PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, text).expect("written");
-    path
-}
-
-// Whoever protects a control plane with certificates must find the operator's own shown, and nobody else's believed.
-#[tokio::test]
-async fn certificates_are_shown_and_asked_for() -> Result<()> {
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    let (cert, key) = authority.issue(ExtendedKeyUsagePurpose::ServerAuth);
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(cert, key))
-        .client_ca_root(Certificate::from_pem(&authority.pem));
-    let (server, _) = beating(Script {
-        tls: Some(tls),
-        ..Script::default()
-    })?;
-    let endpoint = format!("localhost:{}", server.address().port());
-    let folder = tempfile::tempdir().map_err(Error::io("make a directory"))?;
-    let (cert, key) = authority.issue(ExtendedKeyUsagePurpose::ClientAuth);
-    let shown = HeartbeatOptions {
-        files: ClientFiles {
-            cert: Some(put(folder.path(), "tls.crt", &cert)),
-            key: Some(put(folder.path(), "tls.key", &key)),
-        },
-        ..HeartbeatOptions::default()
-    };
-    let trusting = |authority: &Authority| {
-        Some(ControlPlaneTls {
-            secret_name: None,
-            ca_bundle: Some(authority.pem.clone()),
-        })
-    };
-    let asking = async |options: &HeartbeatOptions, trusted: Option<ControlPlaneTls>| {
-        let (hub, _queue) = hub(options);
-        drop(hub.look(&subject("one"), Some(asked(&endpoint, trusted))));
-        let plane = only(&hub);
-        wait::until("it is good or lost", LIMIT, async || {
-            plane.pass_time();
-            Ok(match plane.state() {
-                PlaneState::Good => Some(true),
-                PlaneState::Unreachable { .. } => Some(false),
-                PlaneState::Connecting | PlaneState::Reset | PlaneState::Suspect { .. } => None,
-            })
-        })
-        .await
-    };
-    assert!(asking(&shown, trusting(&authority)).await?);
-    let nothing = HeartbeatOptions::default();
-    let (unshown, unknown) = tokio::join!(
-        asking(&nothing, trusting(&authority)),
-        asking(&shown, trusting(&stranger))
-    );
-    assert!(!unshown?, "a client without a certificate");
-    assert!(!unknown?, "a server of another authority");
-    Ok(())
-}
-
-async fn shows_measurements_as_allowed(dialect: Dialect) -> Result<()> {
-    let (server, endpoint) = beating(Script {
-        dialect,
-        ..Script::default()
-    })?;
-    let told = |status: tonic::Status| Error::impossible(status.to_string());
-    let measured = [
-        ("processed", "7"),
-        ("stellar.ledger", "12"),
-        ("secret", "1"),
-        ("text", "x"),
-    ];
-    server.beat_with(ID, &measured).map_err(told)?;
-    server.register("stranger", None);
-    server.beat_with("stranger", &[("processed", "1")]).map_err(told)?;
-    let options = HeartbeatOptions {
-        keys: Keys::new(vec!["processed".to_owned(), "stellar.*".to_owned(), "text".to_owned()]),
-        ..HeartbeatOptions::default()
-    };
-    let (hub, _queue) = hub(&options);
-    let registry = Registry::new("test", "0");
-    hub.register(&registry);
-    fresh(&hub, &endpoint).await?;
-    let text = registry
-        .encode()
-        .map_err(|error| Error::impossible(error.to_string()))?;
-    let mut series: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("flowctl_operator_component_metric{"))
-        .collect();
-    series.sort_unstable();
-    let labels = |key: &str| {
-        format!("kind=\"ExternalProcessor\",namespace=\"ns\",name=\"one\",component=\"one\",key=\"{key}\"}}")
-    };
-    assert_eq!(
-        series,
-        [
-            format!("{} 7.0", labels("processed")),
-            format!("{} 12.0", labels("stellar.ledger"))
-        ]
-    );
-    let state = format!(
-        "flowctl_operator_control_plane_state{{control_plane=\"{endpoint}\",named_by=\"object\",state=\"good\"}} 1"
-    );
-    assert!(text.contains(&state), "{text}");
-    Ok(())
-}
-
 // Whoever names the administrator's control plane with another certificate would call it lost for everybody, and one
 // series would stand twice in the text.
 #[tokio::test]
@@ -487,15 +361,7 @@ async fn an_object_does_not_speak_for_the_administrators_control_plane() -> Resu
         dialect: Dialect::Ours,
         ..Script::default()
     })?;
-    let settings = Settings {
-        control_plane: Some(ControlPlane {
-            endpoint: endpoint.clone(),
-            tls: None,
-        }),
-        ..settings()
-    };
-    let hub = Hub::new(&HeartbeatOptions::default(), &settings, Queue::new());
-    hub.begin().await;
+    let hub = administrators(&endpoint).await;
     let registry = Registry::new("test", "0");
     hub.register(&registry);
     for name in ["one", "another"] {
@@ -525,38 +391,6 @@ async fn an_object_does_not_speak_for_the_administrators_control_plane() -> Resu
         )
     })
     .await
-}
-
-// A component that measures something else with each beat would fill the operator's memory, and the last number of one
-// that is gone would lead an autoscaler for ever.
-#[tokio::test]
-async fn measurements_are_bounded_and_end_with_their_component() -> Result<()> {
-    let hub = hub(&HeartbeatOptions::default()).0;
-    drop(hub.look(&subject("one"), Some(asked("localhost:1", None))));
-    let plane = only(&hub);
-    for number in 0..1000 {
-        plane.measure(ID, Numbers::from([(format!("key{number}"), 1.0)]));
-    }
-    let shown = || {
-        let mut count = 0;
-        plane.each_number(|_, _, _, _| count += 1);
-        count
-    };
-    assert_eq!(shown(), translate::MOST_NUMBERS);
-    plane.keep_numbers_of(|id| id != ID);
-    assert_eq!(shown(), 0);
-    Ok(())
-}
-
-// Numbers are shown of the components that an object expects, of the keys that the administrator allows, and of no others.
-#[tokio::test]
-async fn listed_measurements_are_shown_as_allowed() -> Result<()> {
-    shows_measurements_as_allowed(Dialect::Go).await
-}
-
-#[tokio::test]
-async fn streamed_measurements_are_shown_as_allowed() -> Result<()> {
-    shows_measurements_as_allowed(Dialect::Ours).await
 }
 
 /// Registers [`ID`] and beats for it every second, over the wire, until it is dropped.
