@@ -1,7 +1,7 @@
-//! Whether the apiserver serves our kinds, told in words that say what to do. Asked through discovery, which needs no
-//! permission beyond what every client has.
+//! Whether the apiserver serves our kinds, and as this version knows them, told in words that say what to do. Asked through
+//! discovery, which needs no permission beyond what every client has.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use flowctl_api::{GROUP, VERSION};
 use flowctl_runtime::Check;
@@ -11,6 +11,7 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     client::READ,
     metrics::Metrics,
+    outdated::Needed,
     subject::SubjectKind,
     write::{Error, limited},
 };
@@ -32,11 +33,18 @@ pub(crate) struct Crds {
 impl Crds {
     /// Asks until it is dropped.
     pub(crate) async fn run(self) {
+        let needed = Needed::new()
+            .inspect_err(|error| tracing::warn!(%error, "the age of the definitions cannot be told"))
+            .ok();
+        let mut told = BTreeMap::new();
         loop {
             let pause = match self.missing().await {
                 Ok(missing) if missing.is_empty() => {
                     self.check.ready();
                     self.served.send_if_modified(|served| !std::mem::replace(served, true));
+                    if let Some(needed) = &needed {
+                        self.compare(needed, &mut told).await;
+                    }
                     WHILE_SERVED
                 }
                 Ok(missing) => {
@@ -63,6 +71,31 @@ impl Crds {
                 }
             };
             sleep(pause).await;
+        }
+    }
+
+    /// Tells of definitions that are older than this version, each once.
+    async fn compare(&self, needed: &Needed, told: &mut BTreeMap<&'static str, String>) {
+        let lacking = match needed.lacking(&self.client).await {
+            Ok(lacking) => lacking,
+            // Nothing is decided by it, and it is asked for again.
+            Err(error) => return tracing::debug!(%error, "cannot ask the apiserver for its definitions"),
+        };
+        for (kind, path) in lacking {
+            self.metrics.crd_outdated(kind.as_str(), path.is_some());
+            let Some(path) = path else {
+                told.remove(kind.as_str());
+                continue;
+            };
+            if told.get(kind.as_str()) != Some(&path) {
+                tracing::warn!(
+                    "the CustomResourceDefinition {}.{GROUP} is older than this operator, it has no {path}: the apiserver drops \
+                     such fields without a word; apply the definitions of version {}",
+                    kind.plural(),
+                    env!("CARGO_PKG_VERSION")
+                );
+                told.insert(kind.as_str(), path);
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod line;
 mod mends;
 mod metrics;
 mod observe;
+mod outdated;
 mod ownership;
 mod pace;
 mod places;

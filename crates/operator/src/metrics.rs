@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     objects: Family<Kind, Gauge>,
     undecodable: Family<Kind, Gauge>,
     crd_missing: Family<Kind, Gauge>,
+    crd_outdated: Family<Kind, Gauge>,
     /// Namespaces whose lists or watches fail; all namespaces at once count as one.
     pub(crate) unreadable_namespaces: Gauge,
     /// 1 while this replica leads.
@@ -79,6 +80,7 @@ impl Metrics {
             objects: Family::default(),
             undecodable: Family::default(),
             crd_missing: Family::default(),
+            crd_outdated: Family::default(),
             unreadable_namespaces: Gauge::default(),
             leader: Gauge::default(),
             deferred: Counter::default(),
@@ -121,6 +123,12 @@ impl Metrics {
             );
             let missing = metrics.crd_missing.clone();
             into.register("crd_missing", "1 while the apiserver does not serve the kind", missing);
+            let outdated = metrics.crd_outdated.clone();
+            into.register(
+                "crd_outdated",
+                "1 while the kind's definition lacks fields of this version",
+                outdated,
+            );
             let unreadable = metrics.unreadable_namespaces.clone();
             into.register(
                 "unreadable_namespaces",
@@ -173,6 +181,10 @@ impl Metrics {
         self.undecodable
             .get_or_create(&kind)
             .set(i64::try_from(undecodable).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn crd_outdated(&self, kind: &'static str, outdated: bool) {
+        self.crd_outdated.get_or_create(&Kind { kind }).set(i64::from(outdated));
     }
 
     pub(crate) fn crd_missing(&self, kind: &'static str, missing: bool) {

@@ -33,6 +33,7 @@ fn shown() -> String {
     metrics.watch_age("Pipeline", second);
     metrics.objects("Pipeline", 1, 0);
     metrics.crd_missing("Pipeline", false);
+    metrics.crd_outdated("Pipeline", false);
     registry.encode().expect("text")
 }
 

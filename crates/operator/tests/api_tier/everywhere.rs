@@ -1,18 +1,18 @@
 //! An operator for all namespaces, on a cluster of its own: definitions that come late and go, and references from one
 //! namespace into another.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use flowctl_api::{ExternalProcessor, Pipeline};
 use flowctl_operator::{Options, rbac::Scope};
-use flowctl_testkit::{Error, Tier, tier};
+use flowctl_testkit::{Error, Tier, tier, wait};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 use crate::{
     objects::{nothing_was_forbidden, pipeline, processor},
-    probes::{free_address, readiness},
-    support::{Place, TestResult, settings},
+    probes::{ask, free_address, readiness},
+    support::{LIMIT, Place, TestResult, settings},
     world::{World, definitions},
 };
 
@@ -48,6 +48,7 @@ async fn definitions_may_come_late_and_processors_may_be_granted() -> TestResult
         Place::new(Arc::clone(&world), "ours").await?,
     );
     granted_or_missing(&theirs, &ours).await?;
+    older_definitions_are_told(&world, address, &paths).await?;
 
     world
         .cluster
@@ -70,6 +71,33 @@ async fn install(world: &World, paths: &[String]) -> TestResult {
         world.cluster.kubectl(&["apply", "--server-side", "-f", path]).await?;
     }
     Ok(())
+}
+
+/// Whoever upgrades the operator and not the definitions hears of it: the apiserver says nothing, and drops what it does not know.
+async fn older_definitions_are_told(world: &World, address: SocketAddr, paths: &[String]) -> TestResult {
+    let outdated = async |number: u8| {
+        let series = format!("flowctl_operator_crd_outdated{{kind=\"Pipeline\"}} {number}");
+        wait::until_explained(&series, 2 * LIMIT, async || {
+            let metrics = ask(address, "/metrics").await.unwrap_or_else(|error| error.to_string());
+            Ok(if metrics.contains(&series) {
+                Ok(())
+            } else {
+                Err(metrics)
+            })
+        })
+        .await
+    };
+    outdated(0).await?;
+    let field = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/heartbeat";
+    let patch = json!([{"op": "remove", "path": field}]).to_string();
+    let crd = "pipelines.flowctl.dev";
+    world
+        .cluster
+        .kubectl(&["patch", "crd", crd, "--type=json", "--patch", &patch])
+        .await?;
+    outdated(1).await?;
+    install(world, paths).await?;
+    outdated(0).await
 }
 
 async fn granted_or_missing(theirs: &Place, ours: &Place) -> TestResult {

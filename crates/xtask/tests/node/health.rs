@@ -92,8 +92,8 @@ pub(crate) async fn a_silent_process_is_told_and_so_is_its_return(scene: &Scene)
             *turned.entry(reason.clone()).or_default() -= count;
         }
         // Its runner notices that the step does not answer, or the processor's silence is sure before.
-        for side in ["Pipeline ReportedDegraded", "Pipeline ProcessorUnhealthy"] {
-            let count = turned.remove(side).unwrap_or_default();
+        for side in ["ReportedDegraded", "ReportedUnhealthy", "ProcessorUnhealthy"] {
+            let count = turned.remove(&format!("Pipeline {side}")).unwrap_or_default();
             *turned.entry("Pipeline is not well".to_owned()).or_default() += count;
         }
         turned.retain(|_, count| *count != 0);
