@@ -143,6 +143,8 @@ fn what_was_undone_is_not_undone_again() {
         assert_eq!(supervisor.answer(), Answer::Done);
         supervisor.ask(&Request::Undo(append(&file, "undone")));
         assert_eq!(supervisor.ask(&Request::Stop), Answer::Stopped(Vec::new()));
+        // Until it ended the place is its own.
+        assert!(supervisor.child.wait().expect("ends").success());
     }
     assert_eq!(fs::read_to_string(&file).expect("written"), "undone\nundone\n");
 }
