@@ -5,8 +5,6 @@
 
 mod failed;
 
-use std::sync::Arc;
-
 use flowctl_api::{ExternalProcessor, Pipeline, Status, labels};
 use flowctl_plan::{Applied, Child, ChildKind, ChildRef, Children, Failure, FailureKind, Plan, compare};
 use kube::core::PartialObjectMeta;
@@ -43,6 +41,8 @@ struct Application<'a> {
     children: Children,
     failures: Vec<Failure>,
     master_is: Known,
+    /// A child that the plan does not know of was found, and stands among the children.
+    is_unforeseen: bool,
 }
 
 /// What is known of the object that we work for, beside what the cache has.
@@ -53,15 +53,20 @@ enum Known {
     Gone,
 }
 
-/// Applies `plan` for `master`, whose children were observed as `children`. `None`: the object is gone, and nothing is
-/// to be told.
-pub(crate) async fn apply(
-    context: &Context,
-    master: &Master,
-    age: Age,
-    children: Children,
-    plan: &Plan,
-) -> Option<Applied> {
+/// What came of a plan.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// As much of it is true as could be made so.
+    Applied(Applied),
+    /// The object is gone, and nothing is to be told.
+    Gone,
+    /// A child that cannot change is there under a name that the plan wants, with other content or without our label, so that no
+    /// watch shows it. What of it can be used, and what must go, is for a plan that knows it: these are all children.
+    Unforeseen(Children),
+}
+
+/// Applies `plan` for `master`, whose children were observed as `children`.
+pub(crate) async fn apply(context: &Context, master: &Master, age: Age, children: Children, plan: &Plan) -> Done {
     let mut application = Application {
         context,
         master,
@@ -71,11 +76,13 @@ pub(crate) async fn apply(
             Age::New => Known::There,
             Age::Known => Known::Nothing,
         },
+        is_unforeseen: false,
     };
     for child in &plan.present {
         let begun = Instant::now();
         let ensured = with_child_type!(child.id.kind, K => application.ensure::<K>(child).await);
         if application.must_stop(&child.id, ensured, begun) {
+            application.look_at_the_rest(&plan.present).await;
             return application.end();
         }
     }
@@ -115,15 +122,15 @@ impl Application<'_> {
         };
         match self.master.owner_of(live.meta()) {
             Owner::Master => {
-                let is_unlike =
-                    wanted.id.kind.write_once() && compare::content_differs(&wanted, &shown(&live)?).is_some();
+                // Not into the cache: perhaps no watch ever tells that it goes.
                 let live = put(&mut self.children, live);
-                // What of it can be used, and what must go, is for a plan that knows it.
-                if is_unlike && K::store(&self.context.caches).found(Arc::clone(&live)) {
-                    return Err(again(format!("{} was there already and is looked at", wanted.id)));
+                let may_change = !wanted.id.kind.write_once();
+                let ends = live.meta().deletion_timestamp.is_some();
+                if may_change || ends || compare::differs(&wanted, &shown(&*live)?).is_none() {
+                    self.correct(&wanted, &*live).await
+                } else {
+                    Err(Failed::Unforeseen)
                 }
-                K::store(&self.context.caches).wrote(Arc::clone(&live));
-                self.correct(&wanted, &*live).await
             }
             Owner::Namesake => Err(again(format!(
                 "{} of a former {} is not collected yet",
@@ -256,7 +263,8 @@ impl Application<'_> {
         match &failed {
             Failed::Child(kind) if !moved => self.remember(child, seal, kind),
             Failed::Everything(kind) if silent => self.remember(child, seal, kind),
-            Failed::Child(_) | Failed::Everything(_) | Failed::Still(_) | Failed::MasterIsGone => {}
+            Failed::Child(_) | Failed::Everything(_) | Failed::Still(_) | Failed::Unforeseen | Failed::MasterIsGone => {
+            }
         }
         failed
     }
@@ -306,6 +314,10 @@ impl Application<'_> {
             }
             Err(Failed::Child(kind)) => (told(id, kind), is_prerequisite(id.kind)),
             Err(Failed::Everything(kind)) => (told(id, kind), true),
+            Err(Failed::Unforeseen) => {
+                self.is_unforeseen = true;
+                return true;
+            }
             Err(Failed::MasterIsGone) => return true,
         };
         self.failures.push(Failure {
@@ -315,11 +327,38 @@ impl Application<'_> {
         stop || slow
     }
 
-    fn end(self) -> Option<Applied> {
-        (self.master_is != Known::Gone).then_some(Applied {
-            children: self.children,
-            failures: self.failures,
-        })
+    /// With the first child that the plan does not know of, reads the others of its sort: they belong together.
+    async fn look_at_the_rest(&mut self, wanted: &[Child]) {
+        if !self.is_unforeseen {
+            return;
+        }
+        for child in wanted.iter().filter(|child| child.id.kind.write_once()) {
+            with_child_type!(child.id.kind, K => self.look::<K>(&child.id).await);
+        }
+    }
+
+    async fn look<K: ChildType>(&mut self, id: &ChildRef) {
+        if find::<K>(&self.children, &id.name).is_some() {
+            return;
+        }
+        let read = self.context.writer.get::<K>(&self.master.namespace, &id.name).await;
+        // One that cannot be read now is read by the pass that makes it.
+        if let Ok(Some(live)) = read
+            && matches!(self.master.owner_of(live.meta()), Owner::Master)
+        {
+            put(&mut self.children, live);
+        }
+    }
+
+    fn end(self) -> Done {
+        match (self.master_is, self.is_unforeseen) {
+            (Known::Gone, _) => Done::Gone,
+            (Known::There | Known::Nothing, true) => Done::Unforeseen(self.children),
+            (Known::There | Known::Nothing, false) => Done::Applied(Applied {
+                children: self.children,
+                failures: self.failures,
+            }),
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     publish::Statuses,
     queue::Queue,
     refusals::Refusals,
-    subject::{Subject, SubjectKind},
+    subject::SubjectKind,
     unmoved::Unmoved,
     write::Writer,
 };
@@ -125,6 +125,7 @@ async fn what_is_kept_otherwise_is_not_sent_again_until_it_moves() {
             children: Children::default(),
             failures: Vec::new(),
             master_is: Known::There,
+            is_unforeseen: false,
         };
         assert!(application.correct(&wanted, &service).await.is_ok());
         *asked.lock().expect("no panic")
@@ -165,7 +166,7 @@ async fn a_workload_is_not_written_without_what_it_needs() {
         ..Plan::default()
     };
     let applied = apply(&context, &master, Age::New, Children::default(), &plan).await;
-    let applied = applied.expect("the object is there");
+    let applied = told(applied);
     assert_eq!(applied.failures.len(), 1, "{:?}", applied.failures);
     let asked = asked.lock().expect("no panic").clone();
     assert!(asked.iter().any(|asked| asked.starts_with("POST")), "{asked:?}");
@@ -213,7 +214,7 @@ async fn after_a_write_that_took_long_the_pass_ends_and_it_is_not_sent_again_at_
         let pass = async || {
             let applied = apply(&context, &master, Age::New, Children::default(), &plan).await;
             context.refusals.stand_for(&master.uid, Some(Duration::from_secs(30)));
-            let failures = applied.expect("the object is there").failures;
+            let failures = told(applied).failures;
             assert_eq!(failures.len(), 1, "{failures:?}");
             std::mem::take(&mut *asked.lock().expect("no panic"))
         };
@@ -267,7 +268,7 @@ async fn what_already_exists_is_looked_at_in_the_next_pass() {
         let applied = apply(&context, &master, Age::New, Children::default(), &plan).await;
         // As the end of a pass does.
         context.refusals.stand_for(&master.uid, Some(Duration::from_secs(30)));
-        applied.expect("the object is there").failures
+        told(applied).failures
     };
     assert!(matches!(
         &pass().await[..],
@@ -281,48 +282,57 @@ async fn what_already_exists_is_looked_at_in_the_next_pass() {
     assert_eq!(asked, [http::Method::GET, http::Method::POST, http::Method::GET]);
 }
 
-// The file of a revision that nobody may change, without the label that our watches select by: no plan would ever know of
-// it, and its writing would be refused until a person deletes it.
+// The file of a revision that nobody may change, without the label that our watches select by: a plan that does not know of it
+// would write it for ever, and be refused. Its ControllerRevision is looked at, too, before anything of it is thrown away.
 #[tokio::test]
-async fn what_has_other_content_and_no_label_of_ours_is_known_to_the_next_plan() {
+async fn what_has_other_content_and_no_label_of_ours_is_told_to_the_plan() {
     let mut wanted = child(ChildKind::ConfigMap);
     wanted.body["data"] = json!({"a": "ours"});
-    let live = Arc::new(Mutex::new(
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "immutable": true,
-        "data": {"a": "theirs"}, "metadata": {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "7",
-        "ownerReferences": [{"apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "name": "x", "uid": "m",
-            "controller": true}]}}),
-    ));
-    let asked = Arc::new(Mutex::new(0));
-    let context = context(&live, &asked);
-    // It was made before the list.
-    context.caches.config_maps.replace(None, Vec::new(), Some(9));
+    // As either kind.
+    let mut theirs = json!({"immutable": true, "data": {"a": "theirs"}, "revision": 1,
+        "metadata": {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "7", "ownerReferences": [{
+            "apiVersion": "flowctl.dev/v1alpha1", "kind": "Pipeline", "name": "x", "uid": "m", "controller": true}]}});
     let plan = Plan {
-        present: vec![wanted, child(ChildKind::Deployment)],
+        present: vec![
+            wanted,
+            child(ChildKind::ControllerRevision),
+            child(ChildKind::Deployment),
+        ],
         ..Plan::default()
     };
-    let applied = apply(&context, &master(), Age::New, Children::default(), &plan).await;
-    let failures = applied.expect("the object is there").failures;
-    assert!(
-        matches!(
-            &failures[..],
-            [Failure {
-                kind: FailureKind::Retry { .. },
-                ..
-            }]
-        ),
-        "{failures:?}"
-    );
+    let (live, asked) = (Arc::new(Mutex::new(theirs.clone())), Arc::new(Mutex::new(0)));
+    let context = context(&live, &asked);
+    match apply(&context, &master(), Age::New, Children::default(), &plan).await {
+        Done::Unforeseen(children) => {
+            assert_eq!((children.config_maps.len(), children.revisions.len()), (1, 1));
+        }
+        other => panic!("{other:?}"),
+    }
     assert_eq!(
         *asked.lock().expect("no panic"),
-        1,
-        "it is read, and nothing is written"
+        2,
+        "both are read, and nothing is written"
     );
-    let subject = Subject {
-        kind: SubjectKind::Pipeline,
-        key: flowctl_plan::Key::new("ns", "x"),
-    };
-    assert_eq!(context.caches.config_maps.of(&subject).len(), 1);
+    // One that goes is waited for.
+    theirs["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    *live.lock().expect("no panic") = theirs;
+    let applied = apply(&context, &master(), Age::New, Children::default(), &plan).await;
+    let failures = told(applied).failures;
+    assert!(
+        matches!(&failures[..], [Failure { kind: FailureKind::Retry { message }, .. }] if message.contains("deleted")),
+        "{failures:?}"
+    );
+    // Nothing would ever tell that they are gone.
+    let cached = &context.caches;
+    assert_eq!((cached.config_maps.count(), cached.revisions.count()), ((0, 0), (0, 0)));
+}
+
+/// What was done for an object that is there.
+fn told(done: Done) -> Applied {
+    match done {
+        Done::Applied(applied) => applied,
+        Done::Gone | Done::Unforeseen(_) => panic!("{done:?}"),
+    }
 }
 
 fn failure(code: u16, reason: &str) -> Value {

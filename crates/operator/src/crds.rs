@@ -1,7 +1,7 @@
 //! Whether the apiserver serves our kinds, and as this version knows them, told in words that say what to do. Asked through
 //! discovery, which needs no permission beyond what every client has.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use flowctl_api::{GROUP, VERSION};
 use flowctl_runtime::Check;
@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     client::READ,
     metrics::Metrics,
-    outdated::Needed,
+    outdated::{Lacking, Needed},
     subject::SubjectKind,
     write::{Error, limited},
 };
@@ -22,10 +22,20 @@ const WHILE_SERVED: Duration = Duration::from_secs(30);
 /// Asks for our kinds again and again.
 pub(crate) struct Crds {
     pub(crate) client: Client,
+    /// For answers that are large.
+    pub(crate) definitions: Client,
     pub(crate) check: Check,
     pub(crate) metrics: Metrics,
     /// Becomes true when both kinds are served.
     pub(crate) served: watch::Sender<bool>,
+}
+
+/// What was seen of definitions that are older than this version.
+#[derive(Default)]
+struct Looks {
+    /// The last time. What is published comes after what is stored, so that only what two looks in a row say counts.
+    last: Lacking,
+    told: Lacking,
 }
 
 // === impl Crds ===
@@ -36,18 +46,20 @@ impl Crds {
         let needed = Needed::new()
             .inspect_err(|error| tracing::warn!(%error, "the age of the definitions cannot be told"))
             .ok();
-        let mut told = BTreeMap::new();
+        let mut looks = Looks::default();
         loop {
             let pause = match self.missing().await {
                 Ok(missing) if missing.is_empty() => {
                     self.check.ready();
                     self.served.send_if_modified(|served| !std::mem::replace(served, true));
                     if let Some(needed) = &needed {
-                        self.compare(needed, &mut told).await;
+                        self.compare(needed, &mut looks).await;
                     }
                     WHILE_SERVED
                 }
                 Ok(missing) => {
+                    looks = Looks::default();
+                    self.outdated(&looks.told);
                     let names: Vec<String> = missing
                         .iter()
                         .map(|kind| format!("{}.{GROUP}", kind.plural()))
@@ -75,27 +87,32 @@ impl Crds {
     }
 
     /// Tells of definitions that are older than this version, each once.
-    async fn compare(&self, needed: &Needed, told: &mut BTreeMap<&'static str, String>) {
-        let lacking = match needed.lacking(&self.client).await {
+    async fn compare(&self, needed: &Needed, looks: &mut Looks) {
+        let lacking = match needed.lacking(&self.definitions).await {
             Ok(lacking) => lacking,
             // Nothing is decided by it, and it is asked for again.
             Err(error) => return tracing::debug!(%error, "cannot ask the apiserver for its definitions"),
         };
-        for (kind, path) in lacking {
-            self.metrics.crd_outdated(kind.as_str(), path.is_some());
-            let Some(path) = path else {
-                told.remove(kind.as_str());
-                continue;
-            };
-            if told.get(kind.as_str()) != Some(&path) {
-                tracing::warn!(
-                    "the CustomResourceDefinition {}.{GROUP} is older than this operator, it has no {path}: the apiserver drops \
-                     such fields without a word; apply the definitions of version {}",
-                    kind.plural(),
-                    env!("CARGO_PKG_VERSION")
-                );
-                told.insert(kind.as_str(), path);
-            }
+        let mut sure = lacking.clone();
+        sure.retain(|kind, path| looks.last.get(kind) == Some(path));
+        for (kind, path) in sure.iter().filter(|(kind, path)| looks.told.get(kind) != Some(path)) {
+            tracing::warn!(
+                "the CustomResourceDefinition {}.{GROUP} is older than this operator, it has no {path}: the apiserver drops such \
+                 fields without a word; apply the definitions of version {}",
+                kind.plural(),
+                env!("CARGO_PKG_VERSION")
+            );
+        }
+        self.outdated(&sure);
+        *looks = Looks {
+            last: lacking,
+            told: sure,
+        };
+    }
+
+    fn outdated(&self, lacking: &Lacking) {
+        for kind in SubjectKind::ALL {
+            self.metrics.crd_outdated(kind.as_str(), lacking.contains_key(&kind));
         }
     }
 

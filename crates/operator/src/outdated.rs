@@ -2,6 +2,8 @@
 //! drops what its definition does not know, and says nothing to anybody: a setting would have no effect, and a status would lack
 //! what was written. Read from the published OpenAPI, which needs no permission beyond what every client has.
 
+use std::collections::BTreeMap;
+
 use flowctl_api::{GROUP, VERSION};
 use http::Request;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -17,8 +19,8 @@ use crate::{
 /// What this version needs.
 pub(crate) struct Needed([(SubjectKind, Value); 2]);
 
-/// What each kind lacks as it is served, the first field of it; of kinds that are published.
-pub(crate) type Lacking = Vec<(SubjectKind, Option<String>)>;
+/// The path of the first field that each kind lacks as it is served; without those that lack nothing, or are not published.
+pub(crate) type Lacking = BTreeMap<SubjectKind, String>;
 
 // === impl Needed ===
 
@@ -46,7 +48,7 @@ impl Needed {
         let request = Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
         let published: Value = match limited(READ, client.request(request)).await {
             Ok(published) => published,
-            Err(Error::Status(status)) if status.code == 404 => return Ok(Vec::new()),
+            Err(Error::Status(status)) if status.code == 404 => return Ok(Lacking::new()),
             Err(error) => return Err(error),
         };
         Ok(self.compared(&published))
@@ -59,7 +61,7 @@ impl Needed {
             all.find(|schema| is_of(schema, kind))
         };
         let all = self.0.iter();
-        all.filter_map(|(kind, needed)| Some((*kind, lacks(needed, of(*kind)?))))
+        all.filter_map(|(kind, needed)| Some((*kind, lacks(needed, of(*kind)?)?)))
             .collect()
     }
 }
@@ -123,7 +125,7 @@ mod tests {
         json!({"components": {"schemas": schemas}})
     }
 
-    fn told(published: &Value) -> Vec<(&'static str, Option<String>)> {
+    fn told(published: &Value) -> Vec<(&'static str, String)> {
         let needed = Needed::new().expect("JSON");
         let lacking = needed.compared(published).into_iter();
         lacking.map(|(kind, path)| (kind.as_str(), path)).collect()
@@ -132,7 +134,7 @@ mod tests {
     // A field that the apiserver drops is missed by nobody until somebody needs it.
     #[test]
     fn the_first_field_that_is_not_served_is_named() {
-        assert_eq!(told(&published()), [("Pipeline", None), ("ExternalProcessor", None)]);
+        assert_eq!(told(&published()), []);
         let base = "/components/schemas/dev.flowctl.v1alpha1.Pipeline";
         for (at, field, path) in [
             ("/properties", "status", ".status"),
@@ -151,8 +153,7 @@ mod tests {
             let mut older = published();
             let fields = older.pointer_mut(&format!("{base}{at}")).and_then(Value::as_object_mut);
             assert!(fields.expect("fields").remove(field).is_some(), "{path}");
-            let told = told(&older);
-            assert_eq!(told, [("Pipeline", Some(path.to_owned())), ("ExternalProcessor", None)]);
+            assert_eq!(told(&older), [("Pipeline", path.to_owned())]);
         }
     }
 
@@ -162,11 +163,11 @@ mod tests {
         let mut newer = published();
         let at = "/components/schemas/dev.flowctl.v1alpha1.Pipeline/properties/spec/properties";
         newer.pointer_mut(at).expect("fields")["later"] = json!({"type": "string"});
-        assert_eq!(told(&newer), [("Pipeline", None), ("ExternalProcessor", None)]);
+        assert_eq!(told(&newer), []);
         let mut all = newer.clone();
         let schemas = all.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
         schemas.expect("schemas").remove("dev.flowctl.v1alpha1.Pipeline");
-        assert_eq!(told(&all), [("ExternalProcessor", None)]);
+        assert_eq!(told(&all), []);
         assert_eq!(told(&json!({})), []);
         // What is kept as it is needs no definition.
         let free = json!({"x-kubernetes-preserve-unknown-fields": true});

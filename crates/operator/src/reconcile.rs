@@ -1,5 +1,6 @@
 //! One pass: observe → plan → apply → publish, once each, in order. Everything that would need to go back (wait, poll,
-//! read its own write) is "return, and be called again". There is no object, label or reason in this file: what is
+//! read its own write) is "return, and be called again", but for a child that no watch shows: with it the plan is made anew, and
+//! as each such child is looked up once, that ends. There is no object, label or reason in this file: what is
 //! wanted is decided in `flowctl-plan`, how it is sent stands in `apply` and `publish`.
 //!
 //! A pass cannot fail because of the object: bad input and failed writes are told in its status. It fails only when the
@@ -13,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 
 use crate::{
-    apply::{Age, apply},
+    apply::{Age, Done, apply},
     caches::{Cached, Caches},
     fights::Fights,
     heartbeats::Hub,
@@ -101,10 +102,14 @@ async fn pipeline(
     if heartbeats.first_answer(subject).await {
         observed = look(observed.object);
     }
-    let plan = flowctl_plan::pipeline::plan(&observed);
     let age = Age::of(observed.object.status.as_ref());
-    let Some(applied) = apply(context, master, age, observed.children.clone(), &plan).await else {
-        return Ok(Outcome::Gone);
+    let (plan, applied) = loop {
+        let plan = flowctl_plan::pipeline::plan(&observed);
+        match apply(context, master, age, observed.children.clone(), &plan).await {
+            Done::Applied(applied) => break (plan, applied),
+            Done::Gone => return Ok(Outcome::Gone),
+            Done::Unforeseen(children) => observed.children = children,
+        }
     };
     let publication = flowctl_plan::status::pipeline(&observed, &plan, &applied);
     let wake_after = context.refusals.stand_for(&master.uid, publication.wake_after);
@@ -131,10 +136,14 @@ async fn processor(
     if heartbeats.first_answer(subject).await {
         observed = look(observed.object);
     }
-    let plan = flowctl_plan::processor::plan(&observed);
     let age = Age::of(observed.object.status.as_ref());
-    let Some(applied) = apply(context, master, age, observed.children.clone(), &plan).await else {
-        return Ok(Outcome::Gone);
+    let (plan, applied) = loop {
+        let plan = flowctl_plan::processor::plan(&observed);
+        match apply(context, master, age, observed.children.clone(), &plan).await {
+            Done::Applied(applied) => break (plan, applied),
+            Done::Gone => return Ok(Outcome::Gone),
+            Done::Unforeseen(children) => observed.children = children,
+        }
     };
     let publication = flowctl_plan::status::processor(&observed, &plan, &applied);
     let wake_after = context.refusals.stand_for(&master.uid, publication.wake_after);

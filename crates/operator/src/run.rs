@@ -130,6 +130,7 @@ pub async fn run(kube: kube::Config, options: Options, settings: Settings, shutd
     tasks.spawn(
         Crds {
             client: clients.lease.clone(),
+            definitions: clients.watches.clone(),
             check: crds_check,
             metrics: metrics.clone(),
             served,

@@ -215,19 +215,6 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         }
     }
 
-    /// We read an object that no watch of ours tells of, and which the last list did not have: it lacks the label that they
-    /// select by. Whether it is known now; not, if a watch told that it is gone.
-    pub(crate) fn found(&self, object: Arc<K>) -> bool {
-        let now = Instant::now();
-        let Some((key, entry)) = self.entry_of(&Ok(object)) else {
-            return false;
-        };
-        let mut state = self.write();
-        state.forget_old(now);
-        let known = state.entries.get(&key).filter(|known| known.uid == entry.uid);
-        known.is_some_and(|known| known.version >= entry.version) || state.put((key, entry), now).is_some()
-    }
-
     /// We deleted the object of this uid.
     pub(crate) fn deleted(&self, key: &Key, uid: &str) {
         let now = Instant::now();

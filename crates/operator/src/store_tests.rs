@@ -144,21 +144,6 @@ async fn a_late_answer_does_not_bring_back_what_a_list_does_not_have() {
     }
 }
 
-// What lacks our label is in no list and in no watch: a plan that never knows of it would want to make it, for ever.
-#[tokio::test(start_paused = true)]
-async fn what_was_read_is_known_although_no_list_has_it() {
-    let store = store();
-    store.replace(None, vec![], Some(9));
-    assert!(store.found(Arc::new(object("a", "1", 5, "p"))));
-    assert_eq!(versions(&store, "p"), ["5"]);
-    store.observed(seen("a", "1", 10, "p"));
-    assert!(store.found(Arc::new(object("a", "1", 5, "p"))));
-    assert_eq!(versions(&store, "p"), ["10"], "the watch was quicker");
-    store.gone(&seen("a", "1", 11, "p"));
-    assert!(!store.found(Arc::new(object("a", "1", 10, "p"))), "it went meanwhile");
-    assert_eq!(versions(&store, "p"), Vec::<String>::new());
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_we_deleted_does_not_come_back_but_a_successor_does() {
     let store = store();

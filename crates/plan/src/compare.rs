@@ -65,9 +65,6 @@ const ZERO_IS_ABSENT: [&str; 15] = [
 /// The one string whose emptiness is kept: it asks for no storage class.
 const EMPTY_IS_KEPT: &str = "storageClassName";
 
-/// A list answer leaves the type of its items out, and the look-up already established it.
-const TYPE: [&str; 2] = ["apiVersion", "kind"];
-
 /// Whether the live child must be written; `wanted` must be [`Child::sealed`].
 ///
 /// `None` means that the live child was last written with exactly this body, and still contains all of it.
@@ -80,19 +77,11 @@ pub fn differs(wanted: &Child, live: &Value) -> Option<Difference> {
             live: applied(live).cloned(),
         });
     }
-    difference(wanted, live, &TYPE)
-}
-
-/// As [`differs`], but for everything beside the metadata, whoever wrote it and with whatever body.
-pub fn content_differs(wanted: &Child, live: &Value) -> Option<Difference> {
-    difference(wanted, live, &["apiVersion", "kind", "metadata"])
-}
-
-fn difference(wanted: &Child, live: &Value, but: &[&str]) -> Option<Difference> {
+    // A list answer leaves the type of its items out, and the look-up already established it.
     let fields = wanted.body.as_object()?;
     fields
         .iter()
-        .filter(|(key, _)| !but.contains(&key.as_str()))
+        .filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind"))
         .find_map(|(key, value)| {
             let mut path = Path(vec![key.clone()]);
             field(key, value, live.get(key), &mut path)

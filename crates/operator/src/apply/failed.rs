@@ -12,6 +12,8 @@ pub(super) enum Failed {
     Still(FailureKind),
     /// The apiserver gives no answers, or may not be asked.
     Everything(FailureKind),
+    /// It is there, as the plan did not foresee it.
+    Unforeseen,
     /// The object that we work for is gone, though the cache still has it.
     MasterIsGone,
 }

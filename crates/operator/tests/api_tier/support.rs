@@ -1,10 +1,13 @@
-//! One cluster for all tests of a binary, and a namespace for each: with an operator that proves itself with a token of
+//! A cluster or two for all tests of a binary, and a namespace for each: with an operator that proves itself with a token of
 //! its service account, and has the generated rules and nothing else, so that every test is also one of the rules.
 
 use std::{
     collections::BTreeMap,
     num::NonZeroU32,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,7 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     INSTALL,
-    world::{World, shared},
+    world::{CLUSTERS, World, shared},
 };
 
 pub(crate) type TestResult = Result<(), Error>;
@@ -53,18 +56,29 @@ pub(crate) const OWN: Scope<'_> = Scope::Own {
 pub(crate) enum Install {
     /// For the namespace of the test alone, with a Role there.
     Roles,
-    /// For all namespaces, with a ClusterRole: one test at a time.
+    /// For all namespaces, with a ClusterRole: one test at a time on each cluster.
     ClusterWide,
 }
 
-/// Held by the test whose operator works for all namespaces: two of them would do the same work.
-static ALL_NAMESPACES: Mutex<()> = Mutex::new(());
+/// Each held by the test whose operator works for all namespaces of that cluster: two of them would do the same work.
+static ALL_NAMESPACES: [Mutex<()>; CLUSTERS] = [const { Mutex::new(()) }; CLUSTERS];
+/// Whose turn it is.
+static TURN: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs a test in a namespace of its own; skipped without the API tier.
 pub(crate) fn in_namespace(name: &str, test: impl AsyncFnOnce(Place) -> TestResult + Send) {
-    let Some((runtime, world)) = shared() else { return };
-    let _alone = (INSTALL == Install::ClusterWide)
-        .then(|| ALL_NAMESPACES.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let number = match INSTALL {
+        Install::Roles => 0,
+        Install::ClusterWide => TURN.fetch_add(1, Ordering::Relaxed) % CLUSTERS,
+    };
+    let Some((runtime, world)) = shared(number) else {
+        return;
+    };
+    let _alone = (INSTALL == Install::ClusterWide).then(|| {
+        ALL_NAMESPACES[number]
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    });
     let end = runtime.block_on(async {
         // The operator must find nothing of other tests to work on.
         if INSTALL == Install::ClusterWide {

@@ -1,4 +1,4 @@
-//! The cluster that the tests share, and the means for a test that needs another one.
+//! The clusters that the tests share, and the means for a test that needs another one.
 
 use std::{
     path::PathBuf,
@@ -24,8 +24,13 @@ pub(crate) struct World {
 
 type Started = Result<(Runtime, Arc<World>), Error>;
 
-/// What all tests share; `None`: they are skipped. Its processes end with this one.
-static SHARED: LazyLock<Option<Started>> = LazyLock::new(|| {
+/// How many clusters tests may share.
+pub(crate) const CLUSTERS: usize = 2;
+
+/// What tests share; `None`: they are skipped. Each is started when it is first asked for, and its processes end with this one.
+static SHARED: [LazyLock<Option<Started>>; CLUSTERS] = [const { LazyLock::new(start) }; CLUSTERS];
+
+fn start() -> Option<Started> {
     let _ = tier::require(Tier::Api)?;
     if std::env::var_os("RUST_LOG").is_some() {
         let _ = flowctl_runtime::Logs::new(flowctl_runtime::LogFormat::Text).init();
@@ -36,14 +41,14 @@ static SHARED: LazyLock<Option<Started>> = LazyLock::new(|| {
         Ok((runtime, Arc::new(world)))
     });
     Some(started)
-});
+}
 
-/// The shared cluster and the runtime that everything about it runs on; `None`: skipped.
+/// The shared cluster of this number and the runtime that everything about it runs on; `None`: skipped.
 ///
 /// # Panics
 /// When the cluster does not start.
-pub(crate) fn shared() -> Option<(&'static Runtime, Arc<World>)> {
-    match SHARED.as_ref()? {
+pub(crate) fn shared(number: usize) -> Option<(&'static Runtime, Arc<World>)> {
+    match SHARED[number].as_ref()? {
         Ok((runtime, world)) => Some((runtime, Arc::clone(world))),
         Err(error) => panic!("no cluster: {error}"),
     }

@@ -1,6 +1,7 @@
 //! The tests of `api_tier` once more, with an operator for all namespaces and a ClusterRole instead of a Role: what is
-//! promised must not depend on how it is installed. One test at a time, or two operators would do the same work. Left out is what
-//! has nothing to do with namespaces (the lease, broken watches, outages, what is refused) or has a cluster of its own.
+//! promised must not depend on how it is installed. One test at a time on each of two clusters, or two operators would do the same
+//! work. Left out is what has nothing to do with namespaces (the lease, broken watches, outages, what is refused) or has a cluster
+//! of its own.
 
 #[path = "../api_tier/adoption.rs"]
 mod adoption;

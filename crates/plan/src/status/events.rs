@@ -2,7 +2,8 @@
 //! shows in several conditions (Available, Stalled, Ready); only the first of them speaks.
 
 use flowctl_api::{ConditionType, Reason, Status};
-use k8s_openapi::api::core::v1::ObjectReference;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 
 use super::{
     conditions::find,
@@ -14,6 +15,9 @@ use crate::{Event, EventSeverity};
 /// The verdicts of a pass in the order in which conditions are read.
 pub(super) type Verdicts = [(ConditionType, Verdict); 7];
 
+/// So far apart a Pipeline's runner and its processor notice the same trouble, at most: stale times are tens of seconds.
+const TOGETHER: SignedDuration = SignedDuration::from_mins(5);
+
 /// Conditions that are causes; the others follow from them.
 const CAUSES: [ConditionType; 4] = [
     ConditionType::Accepted,
@@ -23,12 +27,20 @@ const CAUSES: [ConditionType; 4] = [
 ];
 
 /// What deserves an event, compared with what was published.
-pub(super) fn turned(verdicts: &Verdicts, published: Option<&Status>) -> Vec<Event> {
+pub(super) fn turned(verdicts: &Verdicts, published: Option<&Status>, now: Timestamp) -> Vec<Event> {
     let ready_again = ready(verdicts, published);
     let mut events: Vec<Event> = CAUSES
         .iter()
         .filter(|kind| **kind != ConditionType::Healthy || !is_told_by_available(verdicts))
-        .filter_map(|kind| cause(verdict(verdicts, *kind)?, *kind, published, ready_again.is_some()))
+        .filter_map(|kind| {
+            cause(
+                verdict(verdicts, *kind)?,
+                find(published, *kind),
+                *kind,
+                ready_again.is_some(),
+                now,
+            )
+        })
         .collect();
     let in_trouble = CAUSES
         .iter()
@@ -51,30 +63,35 @@ fn is_told_by_available(verdicts: &Verdicts) -> bool {
 }
 
 /// A cause that turned bad, or that is over while something else still keeps the object from being ready.
-fn cause(verdict: &Verdict, kind: ConditionType, published: Option<&Status>, ready_again: bool) -> Option<Event> {
-    let before = find(published, kind);
-    let was_bad = before
-        .filter(|before| before.status == Truth::False.as_str())
-        .map(|before| before.reason.as_str());
+fn cause(
+    verdict: &Verdict,
+    before: Option<&Condition>,
+    kind: ConditionType,
+    ready_again: bool,
+    now: Timestamp,
+) -> Option<Event> {
+    let was_bad = before.filter(|before| before.status == Truth::False.as_str());
     match trouble(verdict) {
-        Some(reason) if was_bad.is_some_and(|before| is_same_trouble(before, reason)) => None,
+        Some(reason) if was_bad.is_some_and(|before| is_same_trouble(before, reason, now)) => None,
         Some(_) => Some(event(EventSeverity::Warning, kind, verdict)),
         None => {
             let over = verdict.truth == Truth::True
-                && was_bad.is_some_and(|reason| reason != Reason::Progressing.as_str())
+                && was_bad.is_some_and(|before| before.reason != Reason::Progressing.as_str())
                 && !ready_again;
             over.then(|| event(EventSeverity::Normal, kind, verdict))
         }
     }
 }
 
-/// That a step of a Pipeline does not work is seen by its runner and by its processor, one a moment before the other. Which of
-/// them speaks first is chance, and that the other one speaks, too, is no news.
-fn is_same_trouble(before: &str, now: Reason) -> bool {
-    let was = |reasons: &[Reason]| reasons.iter().any(|reason| reason.as_str() == before);
-    was(&[now])
-        || match now {
-            Reason::ProcessorUnhealthy => was(&[Reason::ReportedDegraded, Reason::ReportedUnhealthy]),
+/// That a step of a Pipeline does not work is seen by its runner and by its processor, one a moment before the other, and the runner
+/// sees a moment later that it works again. Which of them speaks first is chance, and that the other one speaks, too, is no
+/// news. A runner that has been in trouble for longer has another one.
+fn is_same_trouble(before: &Condition, reason: Reason, now: Timestamp) -> bool {
+    let was = |reasons: &[Reason]| reasons.iter().any(|reason| reason.as_str() == before.reason);
+    let is_young = now.duration_since(before.last_transition_time.0) < TOGETHER;
+    was(&[reason])
+        || match reason {
+            Reason::ProcessorUnhealthy => is_young && was(&[Reason::ReportedDegraded, Reason::ReportedUnhealthy]),
             Reason::ReportedDegraded | Reason::ReportedUnhealthy => was(&[Reason::ProcessorUnhealthy]),
             _ => false,
         }

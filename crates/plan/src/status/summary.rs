@@ -68,7 +68,7 @@ pub(super) fn conclude(
             condition(*kind, verdict, generation, was.status, was.now)
         })
         .collect();
-    let events: Vec<Event> = turned(&verdicts, was.status);
+    let events: Vec<Event> = turned(&verdicts, was.status, was.now);
     let pause = again.and_then(|again| again.pause(&status, was.now));
     let wake_after = pause.into_iter().chain(due).chain(next).min();
     Publication {

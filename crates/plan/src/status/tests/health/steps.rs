@@ -103,6 +103,15 @@ fn what_the_runner_and_its_processor_see_is_told_once() {
             let events: Vec<_> = flow.publish().events.iter().map(|event| event.reason).collect();
             assert_eq!(events, ["Ready"]);
         }
+        // A runner that has been in trouble for long has a trouble of its own.
+        let mut published = flow_with(reports(reported), well.clone()).publish().status;
+        for condition in &mut published.conditions {
+            condition.last_transition_time = read(json!("2026-03-01T11:00:00Z"));
+        }
+        let mut flow = flow_with(reports(reported), dead.clone());
+        flow.object.status = Some(stored(published));
+        let events: Vec<_> = flow.publish().events.iter().map(|event| event.reason).collect();
+        assert_eq!(events, ["ProcessorUnhealthy"]);
     }
 }
 
