@@ -68,7 +68,8 @@ async fn definitions_may_come_late_and_processors_may_be_granted() -> TestResult
 
 async fn install(world: &World, paths: &[String]) -> TestResult {
     for path in paths {
-        world.cluster.kubectl(&["apply", "--server-side", "-f", path]).await?;
+        let apply = ["apply", "--server-side", "--force-conflicts", "-f", path];
+        world.cluster.kubectl(&apply).await?;
     }
     Ok(())
 }
