@@ -222,8 +222,11 @@ impl Scene<'_> {
             kube,
             sign,
             age: if left.is_some() { Age::InGrace } else { Age::Old },
-            // Before its containers run, nothing that is heard is its own.
-            fell_silent: began.map_or(kube != Kube::Starting, |began| self.fell_silent(began, id, stale_after)),
+            // Before its containers run, nothing that is heard is its own; since then all of it is, also before it was ready.
+            fell_silent: pod
+                .and_then(unready::started)
+                .or(began)
+                .map_or(kube != Kube::Starting, |runs| self.fell_silent(runs, id, stale_after)),
             was_silent: silent_since
                 .is_some_and(|since| began.map_or(kube != Kube::Starting, |began| began <= since.0)),
             policy: self.policy,

@@ -37,9 +37,15 @@ pub(crate) async fn a_silent_process_is_told_and_so_is_its_return(scene: &Scene)
     processor["spec"]["probe"] = json!({"tcp": {}});
     scene.apply(&processor).await;
     scene.apply(&probed).await;
-    scene.wait("processor/ttp-processor", "condition=Ready", LIMIT).await;
     for object in ["processor/ttp-processor", "processor/probed", "pipeline/payments"] {
-        scene.wait(object, "condition=Healthy", LIMIT).await;
+        // Not the pod before it.
+        scene
+            .until(object, "its roll-out is over and it beats", LIMIT, |object| {
+                let is_of_the_spec = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+                let is_over = condition(object, "Reconciling")["status"] == "False";
+                is_of_the_spec && is_over && healthy(object) == ("True".to_owned(), "HeartbeatFresh".to_owned())
+            })
+            .await;
     }
     let objects = [("ExternalProcessor", "ttp-processor"), ("Pipeline", "payments")];
     let before = told(scene, &objects).await;

@@ -51,7 +51,7 @@ pub(super) struct Asked<'a> {
     pub(super) kube: Kube,
     pub(super) sign: &'a Sign,
     pub(super) age: Age,
-    /// Whether it gave a sign of life since it became ready, or began to run, and none for a whole stale time after.
+    /// Whether it gave a sign of life since it began to run, and none for a whole stale time after.
     pub(super) fell_silent: bool,
     /// Whether it was published as silent, by evidence of what runs now.
     pub(super) was_silent: bool,

@@ -71,7 +71,7 @@ fn words(pod: &Pod, started: Option<Timestamp>, lapsed: Option<Timestamp>) -> St
 }
 
 /// When the last of its containers began to run, if all of them do.
-fn started(pod: &Pod) -> Option<Timestamp> {
+pub(super) fn started(pod: &Pod) -> Option<Timestamp> {
     let begun = containers(pod).map(|status| {
         let running = status.state.as_ref()?.running.as_ref()?;
         // Until its startup probe passes, nobody asks the other one.
