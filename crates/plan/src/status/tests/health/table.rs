@@ -448,6 +448,42 @@ fn what_ends_without_error_again_and_again_is_not_healthy() {
     world.until("ttp", "True/HeartbeatFresh", 110);
 }
 
+// A client beats before its pod is ready. What falls silent then is told in time, and not awaited for a minute as if it had never
+// been heard; but what its predecessor beat, in the container before, is not held against it.
+#[test]
+fn who_beat_before_it_was_ready_and_fell_silent_is_told_in_time() {
+    for dialect in ALL {
+        for (is_same_process, told) in [
+            (true, "False/HeartbeatStale"),
+            (false, "Unknown/WaitingForRegistration"),
+        ] {
+            let mut world = settled_on(dialect);
+            let before = world.now();
+            world.of("ttp").pods[0].client.is_stopped = true;
+            world.run(12);
+            let now = world.now();
+            let runs_since = if is_same_process {
+                before.checked_sub(jiff::SignedDuration::from_secs(15)).unwrap()
+            } else {
+                now
+            };
+            world.show(
+                "ttp",
+                0,
+                json!({
+                    "phase": "Running", "podIP": "10.0.0.2",
+                    "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now.to_string()}],
+                    "containerStatuses": [container(
+                        json!({"running": {"startedAt": runs_since.to_string()}}), 0, json!({}), true)],
+                }),
+            );
+            world.until("ttp", told, 33);
+            world.run(10);
+            assert_eq!(world.healthy("ttp"), told, "{dialect:?}");
+        }
+    }
+}
+
 // At most sixteen are listed, those with trouble first, however many there are; and an operator that starts knows no more.
 #[test]
 fn the_list_of_ids_is_bounded() {
