@@ -327,27 +327,31 @@ impl Application<'_> {
         stop || slow
     }
 
-    /// With the first child that the plan does not know of, reads the others of its sort: they belong together.
+    /// With the first child that the plan does not know of, reads the others of its sort: they belong together, and a plan that
+    /// knew of one alone would throw it away.
     async fn look_at_the_rest(&mut self, wanted: &[Child]) {
-        if !self.is_unforeseen {
-            return;
-        }
         for child in wanted.iter().filter(|child| child.id.kind.write_once()) {
-            with_child_type!(child.id.kind, K => self.look::<K>(&child.id).await);
+            if !self.is_unforeseen {
+                return;
+            }
+            let begun = Instant::now();
+            let looked = with_child_type!(child.id.kind, K => self.look::<K>(&child.id).await);
+            if looked.is_err() {
+                self.is_unforeseen = false;
+                self.must_stop(&child.id, looked, begun);
+            }
         }
     }
 
-    async fn look<K: ChildType>(&mut self, id: &ChildRef) {
+    async fn look<K: ChildType>(&mut self, id: &ChildRef) -> Result<(), Failed> {
         if find::<K>(&self.children, &id.name).is_some() {
-            return;
+            return Ok(());
         }
-        let read = self.context.writer.get::<K>(&self.master.namespace, &id.name).await;
-        // One that cannot be read now is read by the pass that makes it.
-        if let Ok(Some(live)) = read
-            && matches!(self.master.owner_of(live.meta()), Owner::Master)
-        {
+        let read = self.context.writer.get::<K>(&self.master.namespace, &id.name).await?;
+        if let Some(live) = read.filter(|live| matches!(self.master.owner_of(live.meta()), Owner::Master)) {
             put(&mut self.children, live);
         }
+        Ok(())
     }
 
     fn end(self) -> Done {

@@ -313,6 +313,14 @@ async fn what_has_other_content_and_no_label_of_ours_is_told_to_the_plan() {
         2,
         "both are read, and nothing is written"
     );
+    // Nothing is planned while the other one cannot be read: here it is none of its kind.
+    theirs["kind"] = json!("ConfigMap");
+    theirs["apiVersion"] = json!("v1");
+    *live.lock().expect("no panic") = theirs.clone();
+    let applied = apply(&context, &master(), Age::New, Children::default(), &plan).await;
+    let failures = told(applied).failures;
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0].child.kind, ChildKind::ControllerRevision);
     // One that goes is waited for.
     theirs["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     *live.lock().expect("no panic") = theirs;
